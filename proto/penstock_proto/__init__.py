@@ -1,0 +1,1 @@
+"""The wire between Penstock's server and its clients."""

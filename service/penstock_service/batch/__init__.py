@@ -1,0 +1,1 @@
+"""Segments become steps of ranks, and index rows become bytes."""

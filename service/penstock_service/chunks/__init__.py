@@ -1,0 +1,1 @@
+"""Read units become processed chunks, once: workers, their bound, and the store."""

@@ -1,0 +1,1 @@
+"""The words every stage knows, and nothing else."""

@@ -1,0 +1,186 @@
+"""Words for data at rest: shard, read unit, slice, chunk, dataset version.
+
+Stored order is: shards sorted by the bytes of their relative path, in each shard its rows as stored. A row's *position*
+is its number in that order, counted before any filter; within one dataset version it stands for (shard, row) one to
+one, and it is what hashes, cursors and errors are about.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+I64 = npt.NDArray[np.int64]
+
+SHARDS_SCHEMA = pa.schema(
+    [
+        ("path", pa.string()),  # relative to the dataset's root, "/" between parts
+        ("format", pa.string()),
+        ("size", pa.int64()),  # bytes as stored
+        ("mtime_ns", pa.int64()),  # checked when opened; no part of the version
+        ("rows", pa.int64()),
+        ("fingerprint", pa.string()),  # of the content
+    ]
+)
+
+SLICES_SCHEMA = pa.schema(
+    [
+        ("shard", pa.int64()),  # row of the shards table
+        ("unit", pa.int64()),  # read unit within the shard
+        ("unit_row", pa.int64()),  # first row of the slice within its read unit
+        ("rows", pa.int64()),
+        ("offset", pa.int64()),  # text: where the read unit begins, in bytes of the (decompressed) stream; else 0
+        ("length", pa.int64()),  # text: its length in bytes; else 0
+        ("bytes", pa.int64()),  # about how many bytes the slice has when processed
+        ("chunk", pa.int64()),  # ordinal of the chunk that holds it; not decreasing
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Rows of one read unit: what a reader is asked for. A small read unit is one slice, a big one gives several."""
+
+    path: str  # of the shard, relative to the root
+    format: str
+    fingerprint: str  # of the shard
+    first_row: int  # of the slice, in the shard
+    unit: int
+    unit_row: int
+    rows: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadTask:
+    """Chunks that are made in one reading: slices per chunk, of one read unit or of many small ones. Picklable."""
+
+    root: str  # absolute folder (or file's folder) on this machine
+    schema: bytes  # Arrow IPC schema message all chunks are made to
+    chunks: tuple[int, ...]  # their ordinals in the dataset version
+    slices: tuple[tuple[Slice, ...], ...]  # of each chunk
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The fixed list of shards of a dataset version, and how they are cut. Tables may be memory-mapped."""
+
+    shards: pa.Table  # SHARDS_SCHEMA
+    slices: pa.Table  # SLICES_SCHEMA, in stored order
+
+    @cached_property
+    def shard_rows(self) -> I64:
+        """Rows of each shard, int64 [shards]."""
+        return _numpy(self.shards, "rows")
+
+    @cached_property
+    def shard_start(self) -> I64:
+        """Position of each shard's first row, and the total at the end: int64 [shards + 1]."""
+        return _starts(self.shard_rows)
+
+    @cached_property
+    def chunk_first_slice(self) -> I64:
+        """First slice of each chunk, and the number of slices at the end: int64 [chunks + 1]."""
+        chunk = _numpy(self.slices, "chunk")
+        if len(chunk) == 0:
+            return np.zeros(1, np.int64)
+        return np.searchsorted(chunk, np.arange(chunk[-1] + 2)).astype(np.int64)
+
+    @cached_property
+    def chunk_start(self) -> I64:
+        """Position of each chunk's first row, and the total at the end: int64 [chunks + 1]."""
+        return _starts(_numpy(self.slices, "rows"))[self.chunk_first_slice]
+
+    @cached_property
+    def chunk_bytes(self) -> I64:
+        """About how many bytes each chunk has when processed: int64 [chunks]."""
+        return np.diff(_starts(_numpy(self.slices, "bytes"))[self.chunk_first_slice])
+
+    @property
+    def rows(self) -> int:
+        return int(self.shard_start[-1])
+
+    @property
+    def chunks(self) -> int:
+        return len(self.chunk_first_slice) - 1
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all shards as stored."""
+        return int(_numpy(self.shards, "size").sum())
+
+    def chunks_read_with(self, chunk: int) -> range:
+        """The chunks that one reading gives together with `chunk`: those cut from the same read unit."""
+        lo = hi = chunk
+        while lo > 0 and self._same_unit(lo - 1):
+            lo -= 1
+        while hi + 1 < self.chunks and self._same_unit(hi):
+            hi += 1
+        return range(lo, hi + 1)
+
+    def _same_unit(self, chunk: int) -> bool:
+        """Does `chunk` end in the read unit that the next chunk begins with?"""
+        next_slice = int(self.chunk_first_slice[chunk + 1])
+        shard, unit = self.slices["shard"], self.slices["unit"]
+        a, b = next_slice - 1, next_slice
+        return bool(shard[a] == shard[b] and unit[a] == unit[b])
+
+    def slices_of(self, chunk: int) -> tuple[Slice, ...]:
+        first, end = (int(x) for x in self.chunk_first_slice[chunk : chunk + 2])
+        rows = self.slices.slice(first, end - first).to_pylist()
+        shards = self.shards.take([r["shard"] for r in rows]).to_pylist()
+        at = int(self.chunk_start[chunk])
+        found = []
+        for row, shard in zip(rows, shards, strict=True):
+            found.append(
+                Slice(
+                    path=shard["path"],
+                    format=shard["format"],
+                    fingerprint=shard["fingerprint"],
+                    first_row=at - int(self.shard_start[row["shard"]]),
+                    unit=row["unit"],
+                    unit_row=row["unit_row"],
+                    rows=row["rows"],
+                    offset=row["offset"],
+                    length=row["length"],
+                )
+            )
+            at += row["rows"]
+        return tuple(found)
+
+    def locate(self, position: int) -> tuple[str, int]:
+        """The shard (relative path) and the row in it that `position` stands for."""
+        shard = int(np.searchsorted(self.shard_start, position, side="right")) - 1
+        return str(self.shards["path"][shard]), position - int(self.shard_start[shard])
+
+
+@dataclass(frozen=True)
+class DatasetVersion:
+    """A dataset as registered: a name for a fixed list of shards."""
+
+    name: str
+    version: str
+    root: str
+    schema: pa.Schema
+    manifest: Manifest
+    path: str = ""  # as the user gave it
+    description: str = ""
+    tags: tuple[str, ...] = ()
+    registered_at: str = ""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return tuple(sorted(set(self.manifest.shards["format"].unique().to_pylist())))
+
+
+def _numpy(table: pa.Table, column: str) -> I64:
+    return np.asarray(table[column].to_numpy(), np.int64)
+
+
+def _starts(counts: I64) -> I64:
+    out = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=out[1:])
+    return out

@@ -1,0 +1,78 @@
+"""What can go wrong, sorted by what the user can do about it.
+
+ServiceError                    code, text, retryable
+├── NotFound                    no such dataset (the text names the nearest)
+├── AlreadyExists
+├── InvalidRequest              the request itself is wrong: field, value, what is allowed
+├── ProtocolMismatch
+├── CursorMismatch              the cursor belongs to another plan: a field-by-field difference
+├── OrderChanged                something recomputed differs from what was sent before
+├── DataError                   rows that cannot be parsed or do not fit the schema: a function of the bytes
+├── SourceChanged               the files are not those of the dataset version
+├── SourceUnreadable            reading failed; says nothing about the bytes
+├── ResourceExhausted
+├── Unavailable                 come again later
+└── Internal                    a bug of ours
+"""
+
+from typing import ClassVar
+
+from penstock_proto.v1 import codes
+
+
+class ServiceError(Exception):
+    """An error whose text may be shown to the user as it is: what, where, how many, what to do now."""
+
+    code: ClassVar[str] = codes.INTERNAL
+    retryable: ClassVar[bool] = False
+
+
+class NotFound(ServiceError):
+    code = codes.NOT_FOUND
+
+
+class AlreadyExists(ServiceError):
+    code = codes.ALREADY_EXISTS
+
+
+class InvalidRequest(ServiceError):
+    code = codes.INVALID_REQUEST
+
+
+class ProtocolMismatch(ServiceError):
+    code = codes.PROTOCOL_MISMATCH
+
+
+class CursorMismatch(ServiceError):
+    code = codes.CURSOR_MISMATCH
+
+
+class OrderChanged(ServiceError):
+    code = codes.ORDER_CHANGED
+
+
+class DataError(ServiceError):
+    code = codes.DATA_ERROR
+
+
+class SourceChanged(ServiceError):
+    code = codes.SOURCE_CHANGED
+
+
+class SourceUnreadable(ServiceError):
+    code = codes.SOURCE_UNREADABLE
+    retryable = True
+
+
+class ResourceExhausted(ServiceError):
+    code = codes.RESOURCE_EXHAUSTED
+    retryable = True
+
+
+class Unavailable(ServiceError):
+    code = codes.UNAVAILABLE
+    retryable = True
+
+
+class Internal(ServiceError):
+    code = codes.INTERNAL

@@ -1,0 +1,57 @@
+"""What the server tells operators about itself: snapshots, made at scrape time, never kept up to date in between."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from penstock_service.core.channel import Bound
+
+SessionState = Literal["filling", "sending", "waiting for credit", "waiting for rows", "ending"]
+
+
+@dataclass(frozen=True)
+class SessionStatus:
+    """One session as it stands. Steps, rows and bytes are those of this rank; bytes are Arrow body bytes."""
+
+    session: str
+    job: str
+    name: str  # of the stream
+    datasets: tuple[str, ...]  # NAME@VERSION
+    rank: int
+    world_size: int
+    replica: int
+    client: str
+    transport: str
+    state: SessionState
+    epoch: int
+    step: int  # the next one to be sent
+    steps_sent: int
+    rows_sent: int
+    bytes_sent: int
+    credit_steps: int  # left to spend
+    credit_bytes: int
+    seconds_waiting_for_credit: float  # the trainer is slower than the server
+    seconds_waiting_for_rows: float  # storage, transforms or mixing are slower than the trainer
+    seconds_connected: float
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Totals since start, for the metrics. Dictionaries are keyed by what the label says."""
+
+    rows_sent: dict[str, int] = field(default_factory=dict)  # by dataset
+    bytes_sent: int = 0
+    steps_sent: int = 0
+    bundles_sent: int = 0
+    sessions: int = 0
+    sessions_total: int = 0
+    stage_seconds: dict[str, float] = field(default_factory=dict)  # by stage: read, mix, gather, send
+    wait_seconds: dict[str, float] = field(default_factory=dict)  # by what for: credit, rows
+    errors: dict[str, int] = field(default_factory=dict)  # sent to clients, by code
+    data_errors: int = 0  # stored rows that did not become rows
+    chunks_made: int = 0
+    chunk_hits: int = 0
+    segments_built: int = 0
+    bounds: tuple[Bound, ...] = ()
+    workers: int = 0
+    workers_restarted: int = 0
+    loop_lag_seconds: float = 0.0  # worst of the last ten seconds

@@ -1,0 +1,1 @@
+"""Sessions: credits in, bundles out, over gRPC."""

@@ -1,0 +1,1 @@
+"""The mixing pool: schedule, delays, segments as indices."""
