@@ -23,12 +23,12 @@ class ServerInfo(_message.Message):
     def __init__(self, version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "version", "path", "rows", "bytes", "shards", "schema", "description", "tags", "registered_at", "formats")
+    __slots__ = ("name", "version", "path", "rows", "size", "shards", "schema", "description", "tags", "registered_at", "formats")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
-    BYTES_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
     SHARDS_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -39,14 +39,14 @@ class Dataset(_message.Message):
     version: str
     path: str
     rows: int
-    bytes: int
+    size: int
     shards: int
     schema: bytes
     description: str
     tags: _containers.RepeatedScalarFieldContainer[str]
     registered_at: str
     formats: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., rows: _Optional[int] = ..., bytes: _Optional[int] = ..., shards: _Optional[int] = ..., schema: _Optional[bytes] = ..., description: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., registered_at: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ..., shards: _Optional[int] = ..., schema: _Optional[bytes] = ..., description: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., registered_at: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RegisterDatasetRequest(_message.Message):
     __slots__ = ("name", "path", "description", "tags")

@@ -1,0 +1,56 @@
+"""Penstock's client: batches for a training loop, read, mixed and prefetched by a server.
+
+client = penstock.connect("127.0.0.1:7400")
+stream = client.stream("titanic", batch_size=32, seed=7)
+for batch in stream:
+    ...
+"""
+
+from penstock.batch import Batch, BatchMetadata
+from penstock.client import Client, DatasetInfo, connect
+from penstock.errors import (
+    AlreadyExists,
+    ConversionError,
+    CursorMismatch,
+    DataError,
+    DatasetNotFound,
+    InvalidRequest,
+    OrderChanged,
+    PenstockError,
+    PermanentError,
+    ProtocolMismatch,
+    ResourceExhausted,
+    RetryableError,
+    ServerDraining,
+    ServerError,
+    ServerUnavailable,
+    SourceChanged,
+    SourceUnreadable,
+)
+from penstock.stream import Stream
+
+__all__ = [
+    "AlreadyExists",
+    "Batch",
+    "BatchMetadata",
+    "Client",
+    "ConversionError",
+    "CursorMismatch",
+    "DataError",
+    "DatasetInfo",
+    "DatasetNotFound",
+    "InvalidRequest",
+    "OrderChanged",
+    "PenstockError",
+    "PermanentError",
+    "ProtocolMismatch",
+    "ResourceExhausted",
+    "RetryableError",
+    "ServerDraining",
+    "ServerError",
+    "ServerUnavailable",
+    "SourceChanged",
+    "SourceUnreadable",
+    "Stream",
+    "connect",
+]

@@ -1,0 +1,196 @@
+"""The client: a target, its datasets, and streams of them."""
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
+
+import pyarrow as pa
+
+from penstock.link import Link
+from penstock.stream import Stream, client_name
+from penstock.subscription import Datasets, Delivery, Last, Order, Share, Start, Until, global_batch
+from penstock.world import detect_job, detect_world
+from penstock_proto.v1 import control_pb2 as pb
+from penstock_proto.v1 import control_pb2_grpc
+
+DEFAULT_TARGET: Final = "127.0.0.1:7400"
+_CALL_TIMEOUT: Final = 30.0  # seconds for calls that answer from memory or SQLite
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """A dataset as the server has it. `rows` and `bytes` are those stored, over `shards` files."""
+
+    name: str
+    version: str
+    path: str
+    rows: int
+    bytes: int
+    shards: int
+    schema: pa.Schema
+    description: str
+    tags: tuple[str, ...]
+    formats: tuple[str, ...]
+    registered_at: str
+
+    @classmethod
+    def of(cls, message: pb.Dataset) -> Self:
+        return cls(
+            name=message.name,
+            version=message.version,
+            path=message.path,
+            rows=message.rows,
+            bytes=message.size,
+            shards=message.shards,
+            schema=pa.ipc.read_schema(pa.py_buffer(message.schema)),
+            description=message.description,
+            tags=tuple(message.tags),
+            formats=tuple(message.formats),
+            registered_at=message.registered_at,
+        )
+
+
+def connect(target: str | None = None, *, token: str | None = None, job: str | None = None) -> "Client":
+    """A client of the server at `target` ("host:port"; default: PENSTOCK_TARGET, else 127.0.0.1:7400).
+
+    Nothing is sent before the client is used, so this cannot fail for want of a server.
+
+    Args:
+        token: sent with every call, for servers that want one.
+        job: which ranks belong together; default: found from the launcher, else this process alone.
+    """
+    return Client(target or os.environ.get("PENSTOCK_TARGET") or DEFAULT_TARGET, token=token, job=job)
+
+
+class Client:
+    """Made by `connect`. May be used from several threads, pickled, and used after a fork."""
+
+    def __init__(self, target: str, *, token: str | None = None, job: str | None = None) -> None:
+        self.target = target
+        self._link = Link(target, token)
+        self._job = job
+        self._streams = itertools.count()
+
+    # -- datasets -----------------------------------------------------------------------------------------------
+
+    def datasets(self, text: str = "", tag: str = "") -> list[DatasetInfo]:
+        """All datasets of the server, or those whose name or description contains `text` and that have `tag`."""
+        request = pb.SearchDatasetsRequest(text=text, tag=tag)
+        answer = self._link.call(self._stub().SearchDatasets, request, _CALL_TIMEOUT)
+        return [DatasetInfo.of(d) for d in answer.datasets]
+
+    def get(self, name: str) -> DatasetInfo:
+        """One dataset by NAME or NAME@VERSION.
+
+        Raises:
+            DatasetNotFound: with the nearest names.
+        """
+        return DatasetInfo.of(self._link.call(self._stub().GetDataset, pb.GetDatasetRequest(name=name), _CALL_TIMEOUT))
+
+    def register(self, name: str, path: str, *, description: str = "", tags: Sequence[str] = ()) -> DatasetInfo:
+        """Register a file, folder or glob on the server's machine; returns when it was scanned."""
+        request = pb.RegisterDatasetRequest(name=name, path=path, description=description, tags=list(tags))
+        # A scan takes as long as it takes: keepalive notices a dead server.
+        return DatasetInfo.of(self._link.call(self._stub().RegisterDataset, request, None))
+
+    def remove(self, name: str) -> DatasetInfo:
+        """Forget a dataset; its files stay."""
+        answer = self._link.call(self._stub().RemoveDataset, pb.RemoveDatasetRequest(name=name), _CALL_TIMEOUT)
+        return DatasetInfo.of(answer.removed)
+
+    # -- streams ------------------------------------------------------------------------------------------------
+
+    def stream(
+        self,
+        dataset: Datasets,
+        *,
+        batch_size: int | None = None,
+        global_batch_size: int | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        last: Last = "short",
+        columns: Sequence[str] | None = None,
+        output: Literal["torch", "mlx", "numpy", "arrow"] = "torch",
+        rank: int | None = None,
+        world_size: int | None = None,
+        replica: int = 0,
+        pool_rows: int | None = None,
+        pool_bytes: int | None = None,
+        refill_below: float | None = None,
+        start: Start = "ramp",
+        until: Until = "all",
+        epoch_rows: int | None = None,
+        prefetch: int = 2048,
+        prefetch_bytes: int = 64 << 20,
+        pin_memory: bool = False,
+        device: Any = None,
+        ragged: bool = False,
+        nulls: Literal["error", "mask"] = "error",
+        fill: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        reconnect_timeout: float = 60.0,
+    ) -> Stream:
+        """Subscribe to a dataset ("NAME" or "NAME@VERSION"), several, or a mixture `{"web": 0.7, "code": 0.3}`.
+
+        Args:
+            batch_size: rows of a step at this rank.
+            global_batch_size: rows of a step over all ranks, instead; must be divisible by the world size.
+            seed: with the epoch it decides the order.
+            shuffle: False: the datasets one after another, as stored.
+            last: what becomes of the rows left over at the end of an epoch. "short": spread over the ranks, which
+                then differ by a row at most (a rank that would get none gets padding and a mask `valid`); "drop";
+                "pad": padded to a full step, every batch has `valid`; "wrap": filled up from the epoch's start. Every
+                rank gets the same number of steps in each.
+            columns: which, in this order; None: all but strings and binaries, which come only when named.
+            output: what a batch holds. "torch" and "mlx" must be installed; "arrow" gives `pyarrow.RecordBatch`es.
+            rank, world_size: this process among the data-parallel ranks; default: found from torch.distributed or the
+                launcher, else 0 of 1.
+            replica: tells processes apart that want the same rank's rows (tensor or sequence parallel).
+            pool_rows, pool_bytes, refill_below, start: the mixing pool; see docs/architecture.md.
+            until: what happens when a dataset of a mixture runs out: "all" (the others go on), "first" (the epoch ends)
+                or "repeat" (it is read again, until the epoch has `epoch_rows`).
+            prefetch, prefetch_bytes: steps and bytes that may be under way or received and not used: the window.
+            pin_memory, device: for torch: copy each batch into page-locked memory, and to this device.
+            ragged, nulls, fill: how lists and nulls become tensors; see docs/types.md.
+            name: of the stream within the job.
+            reconnect_timeout: seconds to try to reach the server again before giving up.
+
+        Raises:
+            InvalidRequest: an argument is wrong. What only the server can judge is raised at first use.
+        """
+        world = detect_world(rank, world_size)
+        rows = global_batch(batch_size, global_batch_size, world)
+        order = Order(dataset, seed, shuffle, pool_rows, pool_bytes, refill_below, start, until, epoch_rows)
+        share = Share(world, rows, last, columns, output == "arrow", replica)
+        delivery = Delivery(
+            output, prefetch, prefetch_bytes, pin_memory, device, ragged, nulls, dict(fill or {}), reconnect_timeout
+        )
+        name = name or f"{'+'.join(n for n, _ in order.sources())}#{next(self._streams)}"
+        return Stream(self._link, order, share, delivery, detect_job(self._job).id, name, client_name())
+
+    # -- the rest -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Close the connection; may be called twice. Streams end with it, and reconnect if they are used again."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<penstock.Client of {self.target}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"target": self.target, "link": self._link, "job": self._job}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.target, self._link, self._job = state["target"], state["link"], state["job"]
+        self._streams = itertools.count()
+
+    def _stub(self) -> control_pb2_grpc.ControlStub:
+        return control_pb2_grpc.ControlStub(self._link.channel())

@@ -1,0 +1,71 @@
+"""The channel to a server: made when first used, made anew after a fork, closed once."""
+
+import os
+import threading
+from typing import Any
+
+import grpc
+
+from penstock.errors import PenstockError, ServerUnavailable, from_wire
+from penstock_proto.v1 import channel as settings
+
+
+class Link:
+    """Picklable: only the target and the token travel."""
+
+    def __init__(self, target: str, token: str | None = None) -> None:
+        self.target = target
+        self._token = token
+        self._channel: grpc.Channel | None = None
+        self._pid = -1
+        self._lock = threading.Lock()
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        return (("authorization", f"Bearer {self._token}"),) if self._token else ()
+
+    def channel(self) -> grpc.Channel:
+        with self._lock:
+            if self._channel is None or self._pid != os.getpid():
+                # A channel inherited through fork belongs to the parent: it is neither used nor closed here.
+                self._channel = grpc.insecure_channel(self.target, options=settings.CLIENT)
+                self._pid = os.getpid()
+            return self._channel
+
+    def close(self) -> None:
+        with self._lock:
+            if self._channel is not None and self._pid == os.getpid():
+                self._channel.close()
+            self._channel = None
+
+    def call(self, method: Any, request: Any, timeout: float | None) -> Any:
+        """One control call; `method` is made of a stub by the caller. Statuses become our errors."""
+        try:
+            return method(request, timeout=timeout, metadata=self.metadata)
+        except grpc.RpcError as error:
+            raise self._error(error) from None
+
+    def _error(self, error: grpc.RpcError) -> PenstockError:
+        trailers = dict(error.trailing_metadata() or ())
+        code = trailers.get("penstock-code")
+        details = error.details() or ""
+        if isinstance(code, str):
+            return from_wire(code, details, retryable=error.code() == grpc.StatusCode.UNAVAILABLE)
+        if error.code() == grpc.StatusCode.UNAVAILABLE:
+            return nobody_there(self.target, details)
+        if error.code() == grpc.StatusCode.UNIMPLEMENTED:
+            return from_wire("Internal", f"what listens at {self.target} is no Penstock server: {details}", False)
+        return ServerUnavailable(f"{self.target}: {error.code().name}: {details}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"target": self.target, "token": self._token}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(state["target"], state["token"])  # type: ignore[misc]
+
+
+def nobody_there(target: str, details: str) -> ServerUnavailable:
+    """What a user must know who started the trainer before the server."""
+    return ServerUnavailable(
+        f"no Penstock server answers at {target} ({details}). Start one with: penstock serve PATH --grpc {target}"
+    )

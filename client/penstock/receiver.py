@@ -1,0 +1,192 @@
+"""One gRPC stream: a thread that reads messages and assembles bundles, and a queue in front of the training loop.
+
+Nothing is started at import or in a constructor; `start` and `close` are a pair, and `close` may be called twice.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+import grpc
+import numpy as np
+import numpy.typing as npt
+
+from penstock.errors import PenstockError, ServerDraining, ServerError, ServerUnavailable, from_wire
+from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1 import frames
+
+HEARTBEAT_EVERY: Final = 10.0
+SILENCE: Final = 60.0  # seconds without any message after which the stream is taken for dead; the server speaks every 5
+
+
+@dataclass(frozen=True)
+class Received:
+    """A bundle as it came: its header and the memory that holds its Arrow message."""
+
+    header: pb.Bundle
+    body: npt.NDArray[np.uint8]
+
+
+Item = pb.Opened | pb.Filling | pb.EpochEnd | Received | PenstockError
+
+
+class _Requests:
+    """What the client says, as the iterator that gRPC wants. Ends when told so."""
+
+    def __init__(self, first: pb.ClientMessage) -> None:
+        self._queue: SimpleQueue[pb.ClientMessage | None] = SimpleQueue()
+        self._queue.put(first)
+
+    def say(self, message: pb.ClientMessage) -> None:
+        self._queue.put(message)
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[pb.ClientMessage]:
+        return self
+
+    def __next__(self) -> pb.ClientMessage:
+        try:
+            message = self._queue.get(timeout=HEARTBEAT_EVERY)
+        except Empty:
+            return pb.ClientMessage(heartbeat=pb.Heartbeat())
+        if message is None:
+            raise StopIteration
+        return message
+
+
+class Receiver:
+    """The receiving half of a session. `get` is called by one thread, the consumer's."""
+
+    def __init__(
+        self, channel: grpc.Channel, open_message: pb.Open, target: str, metadata: tuple[tuple[str, str], ...]
+    ):
+        self._call_stream = channel.stream_stream(
+            "/penstock.v1.Data/Stream",
+            request_serializer=pb.ClientMessage.SerializeToString,
+            response_deserializer=None,
+        )
+        self._requests = _Requests(pb.ClientMessage(open=open_message))
+        self._target = target
+        self._metadata = metadata
+        self._items: deque[Item] = deque()
+        self._came = threading.Condition()
+        self._call: Any = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+        self._heard = time.monotonic()
+        self._pid = os.getpid()
+
+    def start(self) -> None:
+        self._call = self._call_stream(iter(self._requests), metadata=self._metadata)
+        self._thread = threading.Thread(target=self._read, name="penstock-receiver", daemon=True)
+        self._thread.start()
+
+    def get(self) -> Item:
+        """The next item; waits for it. What ends the stream comes as a PenstockError, and then nothing follows."""
+        with self._came:
+            while not self._items:
+                # Bounded waits, so that Ctrl-C is heard on every platform and a silent server is noticed.
+                self._came.wait(timeout=1.0)
+                if not self._items and time.monotonic() - self._heard > SILENCE:
+                    return ServerUnavailable(f"{self._target} has said nothing for {SILENCE:.0f} s")
+            return self._items.popleft()
+
+    def waiting(self) -> bool:
+        """Would `get` have to wait?"""
+        return not self._items
+
+    def credit(self, steps: int, size: int) -> None:
+        self._requests.say(pb.ClientMessage(credit=pb.Credit(steps=steps, bytes=size)))
+
+    def close(self) -> None:
+        """End the stream and its thread; what was received and not taken is dropped."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._call is None or self._pid != os.getpid():
+            return  # not started, or inherited through a fork: the parent's stream is not ours to touch
+        self._requests.say(pb.ClientMessage(close=pb.Close()))
+        self._requests.end()
+        self._call.cancel()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(timeout=5.0)
+        self._items.clear()
+
+    # -- the reading thread -------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        try:
+            self._read_messages()
+            self._put(ServerUnavailable(f"{self._target} ended the stream"))
+        except grpc.RpcError as error:
+            self._put(_of_status(error, self._target))
+        except PenstockError as error:
+            self._put(error)
+        except (ValueError, MemoryError) as error:  # bytes that are no message, or too many of them
+            self._put(ServerError(f"{self._target} sent what cannot be read: {error}"))
+
+    def _read_messages(self) -> None:
+        header: pb.Bundle | None = None
+        body = np.empty(0, np.uint8)
+        filled = 0
+        for message in self._call:
+            self._heard = time.monotonic()
+            if header is not None:
+                if not frames.is_frame(message):
+                    raise ServerError(f"{self._target} sent another message within a bundle: a bug in the server")
+                data = frames.payload(message)
+                body[filled : filled + len(data)] = np.frombuffer(data, np.uint8)
+                filled += len(data)
+                if filled == len(body):
+                    self._put(Received(header, body))
+                    header = None
+                continue
+            decoded = pb.ServerMessage.FromString(message)
+            kind = decoded.WhichOneof("kind")
+            if kind == "bundle":
+                header, filled = decoded.bundle, 0
+                body = np.empty(header.body_bytes, np.uint8)
+            elif not self._take_control(kind, decoded):
+                return
+
+    def _take_control(self, kind: str | None, message: pb.ServerMessage) -> bool:
+        """Handle anything but a bundle; False when nothing follows it."""
+        if kind == "error":
+            error = message.error
+            self._put(from_wire(error.code, error.message, error.retryable))
+            return False
+        if kind == "draining":
+            reason = message.draining.reason or "no reason given"
+            self._put(ServerDraining(f"{self._target} is shutting down: {reason}"))
+            return False
+        if kind == "opened":
+            self._put(message.opened)
+        elif kind == "filling":
+            self._put(message.filling)
+        elif kind == "epoch_end":
+            self._put(message.epoch_end)
+        return True  # a heartbeat, or something newer than this client: nothing to do
+
+    def _put(self, item: Item) -> None:
+        with self._came:
+            self._items.append(item)
+            self._came.notify()
+
+
+def _of_status(error: grpc.RpcError, target: str) -> PenstockError:
+    """A gRPC status as one of our errors. Statuses of a data stream come from gRPC itself, not from our server."""
+    code, details = error.code(), error.details() or ""
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return ServerError(f"what listens at {target} is no Penstock server: {details}")
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED):
+        return ServerUnavailable(f"no connection to {target}: {details}")
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return from_wire("ResourceExhausted", f"{target}: {details}", retryable=True)
+    return ServerUnavailable(f"the stream from {target} broke ({code.name}): {details}")

@@ -1,0 +1,287 @@
+"""A stream as a training script sees it: iterate for an epoch, save and load its state, ask it who is slow."""
+
+import json
+import os
+import sys
+import uuid
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from typing import Any, Self
+
+import pyarrow as pa
+
+from penstock.errors import InvalidRequest, PenstockError
+from penstock.link import Link
+from penstock.profile import Clock, Profile
+from penstock.puller import Identity, Puller
+from penstock.subscription import Delivery, Order, Share
+from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1.cursor import BadCursor, Cursor
+
+STATE_VERSION = 1
+
+
+class EpochSampler:
+    """What trainers look for to tell a loader the epoch: `loader.sampler.set_epoch(n)`."""
+
+    def __init__(self, stream: "Stream") -> None:
+        self._stream = weakref.proxy(stream)
+
+    def set_epoch(self, epoch: int) -> None:
+        self._stream.set_epoch(epoch)
+
+
+class Stream:
+    """One rank's view of a dataset or a mixture. Made by `Client.stream`; nothing is sent before it is used.
+
+    `iter(stream)` begins epoch `stream.epoch` at its start, or at a loaded state (once). One iterator lives at a time.
+    A batch is a `Batch`: a dict of tensors (`output="arrow"`: a `pyarrow.RecordBatch`).
+    """
+
+    def __init__(self, link: Link, order: Order, share: Share, delivery: Delivery, job: str, name: str, client: str):
+        self._link, self._order, self._share, self._delivery = link, order, share, delivery
+        self._job, self._name, self._client = job, name, client
+        self._restart()
+
+    def _restart(self) -> None:
+        self._clock = Clock()
+        # Random, not derived: the token tells this object from every other one that claims the same rank.
+        who = Identity(self._job, self._name, uuid.uuid4().hex, self._client)
+        self._puller = Puller(self._link, self._order, self._share, self._delivery, who, self._clock)
+        self._loaded = False  # a state waits for the next iterator
+        self._live: _Epoch | None = None
+        # Holds the puller, not the stream: a stream that nobody can reach any more closes its connection.
+        self._finalizer = weakref.finalize(self, self._puller.close)
+        self.sampler = EpochSampler(self)
+
+    # -- what is streamed ---------------------------------------------------------------------------------------
+
+    @property
+    def dataset(self) -> tuple[str, ...]:
+        """Names of the datasets."""
+        return tuple(name for name, _ in self._order.sources())
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of a full step at this rank."""
+        return self._share.global_batch // self._share.world.world_size
+
+    @property
+    def global_batch_size(self) -> int:
+        """Rows of a full step over all ranks."""
+        return self._share.global_batch
+
+    @property
+    def drop_last(self) -> bool:
+        return self._share.last == "drop"
+
+    @property
+    def rank(self) -> int:
+        return self._share.world.rank
+
+    @property
+    def world_size(self) -> int:
+        return self._share.world.world_size
+
+    @property
+    def seed(self) -> int:
+        return self._order.seed
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Arrow schema of the batches before they become tensors. Connects."""
+        return self._puller.schema
+
+    @property
+    def plan(self) -> Mapping[str, Any]:
+        """Plan constants: the pool as it is (`pool_rows`, `drain`, `cycles`, `start`). Connects."""
+        plan: dict[str, Any] = json.loads(self._puller.ensure_open().plan)
+        return plan
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of an epoch over all ranks; None where it cannot be known beforehand. Connects."""
+        opened = self._puller.ensure_open()
+        return int(opened.rows) if opened.HasField("rows") else None
+
+    def __len__(self) -> int:
+        """Steps of a whole epoch. Connects.
+
+        Raises:
+            TypeError: the number cannot be known beforehand.
+        """
+        opened = self._puller.ensure_open()
+        if not opened.HasField("steps"):
+            raise TypeError("the number of steps is not known before the epoch has been read: filters decide it")
+        return int(opened.steps)
+
+    # -- iterating ----------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being read or comes next; advances when one was delivered to its end."""
+        return self._puller.epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next iterator begins this epoch. Naming the epoch that a loaded state is in keeps the state."""
+        if epoch < 0:
+            raise InvalidRequest(f"epoch={epoch}: must be 0 or more")
+        if epoch != self._puller.epoch:
+            self._loaded = False
+            self._end_live()
+            self._puller.seek(epoch, None)
+
+    def __iter__(self) -> Iterator[Any]:
+        self._refuse_in_worker()
+        self._end_live()
+        if self._loaded:
+            self._loaded = False
+        elif self._puller.step:
+            warnings.warn(
+                f"epoch {self.epoch} begins again at its start; it was left at step {self._puller.step}. "
+                "To go on there instead, iterate over stream.resume() or call stream.get_batch()",
+                stacklevel=2,
+            )
+            self._puller.seek(self.epoch, None)
+        return self._begin()
+
+    def resume(self) -> Iterator[Any]:
+        """The rest of the epoch, from where the last iterator was left."""
+        self._refuse_in_worker()
+        self._end_live()
+        self._loaded = False
+        return self._begin()
+
+    def get_batch(self) -> Any:
+        """The next step from wherever the stream is, into the next epoch where one ends (`batch.metadata.epoch`)."""
+        self._refuse_in_worker()
+        self._end_live()
+        self._loaded = False
+        while isinstance(step := self._puller.next(), pb.EpochEnd):
+            pass
+        return step
+
+    def reset(self) -> None:
+        """Back to the start of epoch 0; forgets a loaded state."""
+        self._end_live()
+        self._loaded = False
+        self._puller.seek(0, None)
+
+    def _begin(self) -> "_Epoch":
+        self._live = _Epoch(self._puller)
+        return self._live
+
+    def _end_live(self) -> None:
+        if self._live is not None:
+            self._live.end()
+            self._live = None
+
+    def _refuse_in_worker(self) -> None:
+        data = sys.modules.get("torch.utils.data")
+        if data is not None and data.get_worker_info() is not None:
+            raise InvalidRequest(
+                "a Penstock stream inside a DataLoader worker: use num_workers=0: the server prefetches"
+            )
+        if not self._finalizer.alive:
+            raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
+
+    # -- state --------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position after what was received: small, JSON, to be kept in the trainer's own checkpoint."""
+        cursor = self._puller.cursor()
+        return {
+            "penstock": STATE_VERSION,
+            "epoch": self.epoch,
+            "cursor": json.loads(cursor.to_json()) if cursor is not None else None,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where `state_dict` was taken, on any world size and batch size: the next iterator begins there.
+
+        Raises:
+            InvalidRequest: not a state of a Penstock stream. A state of another stream is refused by the server, with
+                what differs, when the next iterator begins.
+        """
+        found = state.get("penstock") if isinstance(state, Mapping) else None
+        if found != STATE_VERSION:
+            raise InvalidRequest(
+                f"not a state of this version of penstock: 'penstock' is {found!r}, not {STATE_VERSION}"
+            )
+        try:
+            cursor = None if state["cursor"] is None else Cursor.from_json(json.dumps(state["cursor"]))
+            epoch = int(state["epoch"])
+        except (BadCursor, KeyError, TypeError, ValueError) as error:
+            raise InvalidRequest(f"the state is damaged: {error}") from error
+        self._end_live()
+        self._puller.seek(epoch, cursor)
+        self._loaded = True
+
+    # -- the rest -----------------------------------------------------------------------------------------------
+
+    def profile(self) -> Profile:
+        """Who is slow: a mapping with numbers, whose `str` is one sentence."""
+        return Profile(self._clock)
+
+    def close(self) -> None:
+        """End the stream's connection; may be called twice. Its state can still be saved."""
+        self._end_live()
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        world = self._share.world
+        return (
+            f"<penstock.Stream {'+'.join(self.dataset)} from {self._link.target}: {self.batch_size} rows a step, "
+            f"rank {world.rank} of {world.world_size}, epoch {self.epoch}>"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickles without its connection: the copy begins where this one is."""
+        kept = ("_link", "_order", "_share", "_delivery", "_job", "_name", "_client")
+        return {**{name: self.__dict__[name] for name in kept}, "_state": self.state_dict()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        position = state.pop("_state")
+        self.__dict__.update(state)
+        self._restart()
+        self.load_state_dict(position)
+
+
+class _Epoch(Iterator[Any]):
+    """One iterator over (the rest of) one epoch."""
+
+    def __init__(self, puller: Puller) -> None:
+        self._puller: Puller | None = puller
+        self._replaced = False
+
+    def end(self) -> None:
+        """Another iterator begins: this one has nothing more to give."""
+        self._replaced = self._puller is not None
+        self._puller = None
+
+    def __next__(self) -> Any:
+        if self._puller is None:
+            if self._replaced:
+                raise PenstockError(
+                    "this iterator has ended: the stream was iterated anew, reset or moved meanwhile; "
+                    "a stream has one live iterator at a time"
+                )
+            raise StopIteration
+        step = self._puller.next()
+        if isinstance(step, pb.EpochEnd):
+            self._puller = None
+            raise StopIteration
+        return step
+
+
+def client_name() -> str:
+    """Name, version and process for the server's log."""
+    return f"penstock {version('penstock')}, pid {os.getpid()}"

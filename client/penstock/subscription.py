@@ -1,0 +1,134 @@
+"""What a stream asks the server for, checked where it is made."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from penstock.errors import InvalidRequest
+from penstock.world import World
+from penstock_proto.v1 import data_pb2 as pb
+
+Last = Literal["short", "drop", "pad", "wrap"]
+Start = Literal["ramp", "full"]
+Until = Literal["all", "first", "repeat"]
+Datasets = str | Sequence[str] | Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What decides the order of rows. None: the server's default."""
+
+    datasets: Datasets
+    seed: int = 0
+    shuffle: bool = True
+    pool_rows: int | None = None
+    pool_bytes: int | None = None
+    refill_below: float | None = None
+    start: Start = "ramp"
+    until: Until = "all"
+    epoch_rows: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sources():
+            raise InvalidRequest("a stream needs at least one dataset; none was named")
+        if not 0 <= self.seed < 1 << 64:
+            raise InvalidRequest(f"seed={self.seed}: must be an integer from 0 to 2**64 - 1")
+        for name in ("pool_rows", "pool_bytes", "epoch_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InvalidRequest(f"{name}={value}: must be at least 1")
+
+    def sources(self) -> list[tuple[str, float | None]]:
+        """(name, weight or None), in the order given."""
+        if isinstance(self.datasets, str):
+            return [(self.datasets, None)]
+        if isinstance(self.datasets, Mapping):
+            return [(name, float(weight)) for name, weight in self.datasets.items()]
+        return [(name, None) for name in self.datasets]
+
+    def message(self) -> pb.StreamSpec:
+        return pb.StreamSpec(
+            sources=[pb.Source(dataset=name, weight=weight) for name, weight in self.sources()],
+            seed=self.seed,
+            unshuffled=not self.shuffle,
+            pool_rows=self.pool_rows,
+            pool_bytes=self.pool_bytes,
+            refill_below=self.refill_below,
+            start=self.start,
+            until=self.until,
+            epoch_rows=self.epoch_rows,
+        )
+
+
+@dataclass(frozen=True)
+class Share:
+    """How this process looks at the order: its rank, and how many rows of a step are its own."""
+
+    world: World
+    global_batch: int
+    last: Last = "short"
+    columns: Sequence[str] | None = None
+    text: bool = False
+    replica: int = 0
+
+    def message(self) -> pb.View:
+        return pb.View(
+            global_batch=self.global_batch,
+            rank=self.world.rank,
+            world_size=self.world.world_size,
+            replica=self.replica,
+            last=self.last,
+            columns=list(self.columns or ()),
+            text=self.text,
+        )
+
+
+def global_batch(batch_size: int | None, global_batch_size: int | None, world: World) -> int:
+    """Rows of one step over all ranks, of whichever of the two sizes was given.
+
+    Raises:
+        InvalidRequest: both or none given, below 1, or not divisible by the world size.
+    """
+    if (batch_size is None) == (global_batch_size is None):
+        raise InvalidRequest(
+            f"batch_size={batch_size}, global_batch_size={global_batch_size}: give one of them "
+            "(rows per rank, or rows over all ranks)"
+        )
+    if batch_size is not None:
+        if batch_size < 1:
+            raise InvalidRequest(f"batch_size={batch_size}: must be at least 1")
+        return batch_size * world.world_size
+    assert global_batch_size is not None  # noqa: S101 - exactly one was given
+    if global_batch_size < 1:
+        raise InvalidRequest(f"global_batch_size={global_batch_size}: must be at least 1")
+    if global_batch_size % world.world_size:
+        below = global_batch_size // world.world_size * world.world_size
+        near = [n for n in (below, below + world.world_size) if n]
+        raise InvalidRequest(
+            f"global_batch_size={global_batch_size} cannot be split evenly over {world.world_size} ranks; "
+            f"the nearest sizes that can: {' and '.join(map(str, near))}"
+        )
+    return global_batch_size
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """How batches reach the loop. Does not touch the order."""
+
+    output: str = "torch"
+    prefetch: int = 2048  # steps that may be under way: the credit window
+    prefetch_bytes: int = 64 << 20
+    pin_memory: bool = False
+    device: Any = None
+    ragged: bool = False
+    nulls: Literal["error", "mask"] = "error"
+    fill: Mapping[str, Any] = field(default_factory=dict)
+    reconnect_timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.prefetch < 1 or self.prefetch_bytes < 1:
+            raise InvalidRequest(
+                f"prefetch={self.prefetch}, prefetch_bytes={self.prefetch_bytes}: both must be at least 1"
+            )
+        if (self.pin_memory or self.device is not None) and self.output != "torch":
+            raise InvalidRequest(f"pin_memory and device are for output='torch', not output={self.output!r}")

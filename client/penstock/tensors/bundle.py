@@ -1,0 +1,75 @@
+"""A bundle that was converted: steps are cut from it as views."""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from penstock.tensors.output import Array, Output
+
+Cut = Callable[[int, int, dict[str, Any]], None]
+
+
+class OpenBundle(Protocol):
+    """Rows of a bundle, ready to be cut."""
+
+    def rows(self, start: int, stop: int) -> Any:
+        """Rows `start` to `stop` (`0 <= start <= stop <= rows of the bundle`, not checked: this is the hot path).
+
+        A dict of tensors `[stop - start, ...]` in the order of the schema; for output="arrow" a RecordBatch.
+        """
+        ...
+
+
+class OpenArrow:
+    """Output "arrow": slices of the batch as it came, nothing converted."""
+
+    __slots__ = ("rows",)
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self.rows: Callable[[int, int], pa.RecordBatch] = lambda start, stop: batch.slice(start, stop - start)
+
+
+class OpenTensors:
+    """Columns add themselves while the bundle is opened; from then on it is only cut."""
+
+    __slots__ = ("_cuts", "_plain", "output")
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self._plain: list[tuple[str, Any]] = []  # what `[start:stop]` cuts
+        self._cuts: list[Cut] = []  # every column, in order
+
+    def add_array(self, key: str, values: Array) -> None:
+        """A column whose rows are those of `values` `[rows, ...]`."""
+        wrap = self.output.wrap
+        if self.output.cuts_tensors:
+            self.add_sliceable(key, wrap(values))
+            return
+
+        def cut(start: int, stop: int, into: dict[str, Any]) -> None:
+            into[key] = wrap(values[start:stop])
+
+        self._cuts.append(cut)
+
+    def add_sliceable(self, key: str, rows: Any) -> None:
+        """A column that is a tensor or a list already."""
+
+        def cut(start: int, stop: int, into: dict[str, Any]) -> None:
+            into[key] = rows[start:stop]
+
+        self._plain.append((key, rows))
+        self._cuts.append(cut)
+
+    def add_cut(self, cut: Cut) -> None:
+        """A column whose steps have a shape of their own."""
+        self._cuts.append(cut)
+
+    def rows(self, start: int, stop: int) -> dict[str, Any]:
+        """See `OpenBundle.rows`."""
+        if len(self._plain) == len(self._cuts):
+            return {key: rows[start:stop] for key, rows in self._plain}
+        step: dict[str, Any] = {}
+        for cut in self._cuts:
+            cut(start, stop, step)
+        return step

@@ -1,0 +1,101 @@
+"""Lists of varying length: padded, or as values and offsets."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from penstock.tensors.block import Block, decoded
+from penstock.tensors.bundle import Cut, OpenTensors
+from penstock.tensors.leaf import Lender
+from penstock.tensors.nulls import NullRule
+from penstock.tensors.output import Array, Output
+
+
+@dataclass(frozen=True, slots=True)
+class Lists:
+    """Padded with zeros to the longest row of each step, with `<column>_mask`; or values with `<column>_offsets`.
+
+    The mask (bool `[rows, longest]`) is true where there is data; with `nulls="mask"` a null item is none.
+    Offsets are int64 `[rows + 1]`: row i holds values `offsets[i]` to `offsets[i + 1]`.
+    """
+
+    name: str
+    item: Block
+    rule: NullRule
+    ragged: bool
+    masked: bool  # null items are to be told from data
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Values and mask, or values, offsets and perhaps `<column>_valid`."""
+        if not self.ragged:
+            return self.name, f"{self.name}_mask"
+        keys = (self.name, f"{self.name}_offsets")
+        return (*keys, f"{self.name}_valid") if self.masked else keys
+
+    def open(self, array: pa.Array, lender: Lender, bundle: OpenTensors) -> None:
+        """See `Column.open`."""
+        array = decoded(array)
+        self.rule.check_lists(array)
+        offsets = np.zeros(len(array) + 1, np.int64)
+        np.cumsum(pc.fill_null(array.value_lengths(), 0).to_numpy(), out=offsets[1:])
+        # flatten() and not values: it honours slices, leaves out what lies under a null list and orders list views.
+        values, missing = self.item.read(array.flatten(), lender)
+        values = self.rule.apply(values, missing)
+        valid = None
+        if self.masked:
+            valid = np.ones(values.shape, np.bool_) if missing is None else ~missing
+        if self.ragged:
+            bundle.add_cut(_ragged(self.keys, bundle.output, values, offsets, valid))
+        else:
+            bundle.add_cut(_padded(self.keys, bundle.output, values, offsets, valid))
+
+
+def _padded(keys: tuple[str, ...], output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
+    key, mask_key = keys
+    wrap = output.wrap
+    # An item of several numbers is data if any of them is.
+    present = None if valid is None else valid.reshape(len(valid), prod(valid.shape[1:])).any(axis=1)
+
+    def cut(start: int, stop: int, into: dict[str, Any]) -> None:
+        count = stop - start
+        ends = offsets[start : stop + 1]
+        first, last = int(ends[0]), int(ends[-1])
+        lengths = ends[1:] - ends[:-1]
+        width = int(lengths.max()) if count else 0
+        items = values[first:last]
+        shape = (count, width)
+        mask = np.ones(shape, np.bool_)
+        if count * width == last - first:  # all of one length: nothing to pad
+            padded = items.reshape(*shape, *values.shape[1:])
+        else:
+            np.less(np.arange(width), lengths[:, None], out=mask)
+            padded = np.zeros((*shape, *values.shape[1:]), values.dtype)
+            padded[mask] = items
+        if present is not None:
+            mask[mask] = present[first:last]
+        into[key] = wrap(padded)
+        into[mask_key] = wrap(mask)
+
+    return cut
+
+
+def _ragged(keys: tuple[str, ...], output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
+    items: list[tuple[str, Any]] = [(keys[0], values)] + ([] if valid is None else [(keys[2], valid)])
+    if output.cuts_tensors:
+        items = [(key, output.wrap(array)) for key, array in items]
+    wrap = None if output.cuts_tensors else output.wrap
+
+    def cut(start: int, stop: int, into: dict[str, Any]) -> None:
+        ends = offsets[start : stop + 1]
+        first, last = int(ends[0]), int(ends[-1])
+        for key, array in items:
+            part = array[first:last]
+            into[key] = part if wrap is None else wrap(part)
+        into[keys[1]] = output.wrap(ends - first)
+
+    return cut

@@ -1,0 +1,92 @@
+"""The cursor: where in a stream's order a trainer is. JSON, small, versioned; lives in the trainer's own checkpoint."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Self
+
+VERSION: Final = 1
+MAX_BYTES: Final = 4096
+
+
+class BadCursor(ValueError):
+    """Not a cursor, or one of a version this code does not know."""
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """A position after what was received.
+
+    `taken` units of `segment` of `epoch` were part of steps before `step`; `digest` is that of the segment's row ids
+    (0 while nothing was taken). `plan` and `fingerprint` say of which order; `seed` and `global_batch` are fields of
+    their own: another batch or world size may go on from here.
+    """
+
+    epoch: int
+    segment: int
+    taken: int
+    step: int
+    global_batch: int
+    seed: int
+    digest: int
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps({"v": VERSION, **asdict(self), "digest": f"{self.digest:016x}"}, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            BadCursor: with what is wrong.
+        """
+        if len(text) > MAX_BYTES:
+            raise BadCursor(f"a cursor has at most {MAX_BYTES} bytes, this has {len(text)}")
+        try:
+            data = json.loads(text)
+        except ValueError as error:
+            raise BadCursor(f"not JSON: {error}") from error
+        if not isinstance(data, dict):
+            raise BadCursor(f"expected a JSON object, found {type(data).__name__}")
+        version = data.pop("v", None)
+        if version != VERSION:
+            raise BadCursor(f"cursor version {version!r}; this side reads version {VERSION}")
+        return cls._checked(data)
+
+    @classmethod
+    def _checked(cls, data: dict[str, Any]) -> Self:
+        numbers = ("epoch", "segment", "taken", "step", "global_batch", "seed")
+        missing = [name for name in (*numbers, "digest", "plan", "fingerprint") if name not in data]
+        if missing:
+            raise BadCursor(f"fields {missing} are missing")
+        for name in numbers:
+            if not isinstance(data[name], int) or data[name] < 0:
+                raise BadCursor(f"{name}={data[name]!r}: must be an integer >= 0")
+        for name in ("plan", "fingerprint"):
+            if not isinstance(data[name], dict):
+                raise BadCursor(f"{name}={data[name]!r}: must be an object")
+        try:
+            digest = int(data["digest"], 16)
+        except (TypeError, ValueError) as error:
+            raise BadCursor(f"digest={data['digest']!r}: must be hexadecimal digits") from error
+        plan, fingerprint = data["plan"], data["fingerprint"]
+        return cls(**{n: data[n] for n in numbers}, digest=digest, plan=plan, fingerprint=fingerprint)
+
+    def after(self, steps: int, units: int, spans: Sequence[tuple[int, int, int]], first: int) -> Self:
+        """The position after `steps` more steps, which end `units` units into the bundle.
+
+        Args:
+            spans: (segment, units the bundle takes from it, digest), in order; the bundle begins at this cursor.
+            first: units taken from the first span's segment before the bundle.
+        """
+        left, before = units, first
+        for segment, of_segment, digest in spans:
+            if left <= of_segment:
+                return replace(self, segment=segment, taken=before + left, digest=digest, step=self.step + steps)
+            left, before = left - of_segment, 0
+        raise ValueError(f"{units} units are not in a bundle of {sum(s[1] for s in spans)}")
+
+    def next_epoch(self) -> Self:
+        return replace(self, epoch=self.epoch + 1, segment=0, taken=0, step=0, digest=0)

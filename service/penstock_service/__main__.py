@@ -1,0 +1,27 @@
+"""`penstock` and `python -m penstock_service`."""
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock_service.config import Settings
+
+
+def main() -> None:
+    try:
+        from penstock_service.admin.cli import main as run_command
+    except ModuleNotFoundError as missing:
+        # The light client is installed without what the server needs, and has this script all the same.
+        print(f"penstock: {missing.name} is not installed; pip install 'penstock[service]'", file=sys.stderr)
+        sys.exit(1)
+    sys.exit(run_command(_serve))
+
+
+def _serve(settings: "Settings") -> int:
+    from penstock_service.app import run  # here, so that commands which only ask a server start at once
+
+    return run(settings)
+
+
+if __name__ == "__main__":
+    main()

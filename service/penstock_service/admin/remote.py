@@ -1,0 +1,79 @@
+"""The command line's way to a running server: its HTTP API, with nothing but the standard library."""
+
+import http.client
+import json
+import os
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from penstock_service.config import Settings
+from penstock_service.config.addresses import host_and_port
+from penstock_service.config.load import SettingsError
+
+VARIABLE = "PENSTOCK_HTTP"
+SECONDS = 30.0
+
+
+class RemoteError(Exception):
+    """The server cannot be asked, or refused. The text may be shown as it is."""
+
+
+class Server:
+    def __init__(self, address: str | None) -> None:
+        """`address` as "HOST:PORT" or a URL; else PENSTOCK_HTTP; else where a server listens by default."""
+        self.address = address or os.environ.get(VARIABLE) or str(Settings.model_fields["http"].default)
+        plain = urlsplit(self.address).netloc if "://" in self.address else self.address
+        try:
+            self.host, self.port = host_and_port(plain)
+        except ValueError as error:
+            raise SettingsError(f"--http {self.address!r}: {error}") from None
+
+    def datasets(self, text: str = "", tag: str = "") -> list[dict[str, Any]]:
+        query = urlencode({k: v for k, v in (("text", text), ("tag", tag)) if v})
+        return list(self._ask("GET", f"/api/v1/datasets?{query}")["datasets"])
+
+    def dataset(self, name: str) -> dict[str, Any]:
+        return self._ask("GET", _dataset(name))
+
+    def register(self, name: str, path: str, description: str, tags: list[str]) -> dict[str, Any]:
+        wanted = {"name": name, "path": path, "description": description, "tags": tags}
+        return self._ask("POST", "/api/v1/datasets", wanted, seconds=None)  # the scan takes as long as it takes
+
+    def remove(self, name: str) -> dict[str, Any]:
+        return self._ask("DELETE", _dataset(name))
+
+    def _ask(self, method: str, path: str, body: object = None, seconds: float | None = SECONDS) -> dict[str, Any]:
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=seconds)
+        headers = {} if body is None else {"Content-Type": "application/json"}
+        try:
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            answer = connection.getresponse()
+            status, text = answer.status, answer.read()
+        except TimeoutError:
+            raise RemoteError(f"the server at {self.address} did not answer within {seconds:.0f} s") from None
+        except OSError as error:
+            raise RemoteError(
+                f"no server answers at {self.address} ({error.strerror or error}). Start one with\n"
+                f"    penstock serve PATH\n"
+                f"or say where it is with --http HOST:PORT or {VARIABLE}."
+            ) from None
+        except http.client.HTTPException:
+            status, text = 0, b""
+        finally:
+            connection.close()
+        return self._read(status, text)
+
+    def _read(self, status: int, text: bytes) -> dict[str, Any]:
+        try:
+            answer = json.loads(text)
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict) or (status >= 400 and "message" not in answer):
+            raise RemoteError(f"what answers at {self.address} is no Penstock server's HTTP side (status {status})")
+        if status >= 400:
+            raise RemoteError(answer["message"])
+        return answer
+
+
+def _dataset(name: str) -> str:
+    return f"/api/v1/datasets/{quote(name, safe='@')}"

@@ -1,0 +1,80 @@
+"""What reading commands print for people. Machines use --json."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PIPE_WIDTH = 240  # where there is no terminal, lines are not broken at 80
+
+
+def print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+def print_datasets(datasets: Sequence[Mapping[str, Any]]) -> None:
+    if not datasets:
+        print("no datasets")
+        return
+    rows = [
+        (
+            d["name"],
+            d["version"],
+            f"{d['rows']:,}",
+            f"{d['shards']:,}",
+            readable_bytes(d["bytes"]),
+            ", ".join(d["formats"]),
+            ", ".join(d["tags"]),
+            d["path"],
+        )
+        for d in datasets
+    ]
+    _print(("NAME", "VERSION", ">ROWS", ">SHARDS", ">SIZE", "FORMATS", "TAGS", "PATH"), rows)
+
+
+def print_dataset(dataset: Mapping[str, Any]) -> None:
+    facts = [
+        ("name", dataset["name"]),
+        ("version", dataset["version"]),
+        ("path", dataset["path"]),
+        ("rows", f"{dataset['rows']:,}"),
+        ("shards", f"{dataset['shards']:,}"),
+        ("chunks", f"{dataset['chunks']:,}"),
+        ("size", readable_bytes(dataset["bytes"])),
+        ("formats", ", ".join(dataset["formats"])),
+        ("tags", ", ".join(dataset["tags"])),
+        ("description", dataset["description"]),
+        ("registered", dataset["registered_at"]),
+    ]
+    _print(None, facts)
+    print()
+    _print(
+        ("COLUMN", "TYPE", "NULLS"),
+        [(c["name"], c["type"], "yes" if c["nullable"] else "no") for c in dataset["columns"]],
+    )
+
+
+def print_settings(settings: Iterable[tuple[str, str, str]]) -> None:
+    _print(("SETTING", "VALUE", "FROM"), settings)
+
+
+def readable_bytes(size: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"
+
+
+def _print(columns: Sequence[str] | None, rows: Iterable[Sequence[str]]) -> None:
+    """A column whose name begins with ">" is set to the right. Cells are text: brackets in a path are no markup."""
+    table = Table(box=None, pad_edge=False, show_header=columns is not None)
+    for name in columns or ("", ""):
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else PIPE_WIDTH).print(table)

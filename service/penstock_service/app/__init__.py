@@ -1,0 +1,1 @@
+"""Wires the stages: the one place where all of them are known."""

@@ -1,0 +1,249 @@
+"""The steps of one rank, bundle by bundle: walks the segments, cuts steps by the view, gathers their rows."""
+
+import asyncio
+import time
+from contextlib import ExitStack
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from penstock_proto.v1.cursor import Cursor
+from penstock_service.batch.gather import gather, plan_visit
+from penstock_service.batch.view import View
+from penstock_service.core.channel import Counters
+from penstock_service.core.errors import DataError, InvalidRequest, OrderChanged
+from penstock_service.core.feed import Bundle, EpochEnd, Span
+from penstock_service.core.segment import U32, ChunkSource, Progress, Segment, SegmentSource
+
+I64 = npt.NDArray[np.int64]
+
+_GUESSED_WIDTH = 64  # bytes of a value whose size is only known when it was gathered
+
+
+class StepFeed:
+    """Feed of one rank. Belongs to the event loop; gathering runs in a thread."""
+
+    def __init__(
+        self,
+        segments: SegmentSource,
+        chunks: ChunkSource,
+        view: View,
+        schema: pa.Schema,
+        at: Cursor,
+        counters: Counters,
+    ) -> None:
+        self._segments = segments
+        self._chunks = chunks
+        self._view = view
+        self._schema = schema
+        self._counters = counters
+        self._epoch, self._step = at.epoch, at.step
+        self._next_segment = at.segment  # the first one not held
+        self._taken = at.taken  # of the first one held
+        self._resumed = at if at.taken else None
+        self._held: list[Segment] = []
+        self._padded = self._repeated = self._dropped = 0
+        self._waited = 0.0  # for the rows of the bundle being made
+        self._row_bytes = float(sum(_width(field.type) for field in schema)) or 1.0
+
+    async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
+        """See `core.feed.Feed`.
+
+        Raises:
+            DataError: the next step holds a row that is none; nothing after it can be had.
+            OrderChanged: the segment that the position lies in is not the one it was taken in.
+        """
+        started = time.perf_counter()
+        await self._hold(self._view.global_batch, progress)
+        self._waited = time.perf_counter() - started
+        wanted = max(1, min(steps, int(size / max(1.0, self._view.rows * self._row_bytes))))
+        await self._hold_ready(wanted * self._view.global_batch)
+        left = self._left()
+        if left == 0:
+            return self._end_epoch()
+        full = min(wanted, left // self._view.global_batch)
+        if full:
+            return await self._full_steps(self._before_bad(full))
+        return await self._last_step(left, progress)
+
+    # -- walking ------------------------------------------------------------------------------------------------
+
+    def _left(self) -> int:
+        return sum(s.units for s in self._held) - self._taken
+
+    async def _hold(self, units: int, progress: Progress | None) -> None:
+        """Hold segments until `units` units are left, or the epoch ends."""
+        self._drop_exhausted()
+        while self._left() < units and self._next_segment < self._segments.segments:
+            await self._hold_next(progress)
+
+    async def _hold_ready(self, units: int) -> None:
+        """Hold what is there without waiting: a bundle leaves rather than waits for the next segment."""
+        while (
+            self._left() < units
+            and self._next_segment < self._segments.segments
+            and self._segments.ready(self._epoch, self._next_segment)
+        ):
+            await self._hold_next(None)
+
+    async def _hold_next(self, progress: Progress | None) -> None:
+        number = self._next_segment
+        segment = await self._segments.segment(self._epoch, number, progress)
+        self._segments.look_ahead(self._epoch, number)
+        self._check(segment)
+        self._held.append(segment)
+        self._next_segment += 1
+        self._drop_exhausted()
+
+    def _check(self, segment: Segment) -> None:
+        """After a seek: is this the segment the cursor was taken in?"""
+        if self._resumed is None:
+            return
+        at, self._resumed = self._resumed, None
+        if segment.digest != at.digest or at.taken > segment.units:
+            raise OrderChanged(
+                f"segment {segment.number} of epoch {self._epoch} is not the one this cursor was taken in: its rows "
+                f"have digest {segment.digest:016x} over {segment.units} units, the cursor says {at.digest:016x} after "
+                f"{at.taken}; the data or the code that orders it changed since. Begin the epoch anew, or restore "
+                "what was changed"
+            )
+
+    def _drop_exhausted(self) -> None:
+        while self._held and self._taken >= self._held[0].units:
+            # The last segment of an epoch stays: it says where the epoch's end is.
+            if len(self._held) == 1 and self._next_segment >= self._segments.segments:
+                return
+            self._taken -= self._held.pop(0).units
+
+    def _before_bad(self, steps: int) -> int:
+        """How many of the next `steps` full steps hold no row that is an error; raises if the first does."""
+        bad = self._first_bad(steps * self._view.global_batch)
+        return steps if bad is None else bad // self._view.global_batch
+
+    def _first_bad(self, units: int) -> int | None:
+        """Where among the next `units` units the first bad one is, if not in the first step; raises if it is."""
+        before = -self._taken
+        for segment in self._held:
+            for bad in segment.bad:
+                at = before + bad.unit
+                if 0 <= at < units:
+                    if at < self._view.global_batch:
+                        raise DataError(f"{bad.where}: {bad.reason}. It would have come in step {self._step}")
+                    return at
+            before += segment.units
+        return None
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    async def _full_steps(self, steps: int) -> Bundle:
+        chunk, row = self._units(self._view.full_steps(self._taken, steps))
+        return await self._bundle(chunk, row, steps, steps * self._view.global_batch, {})
+
+    async def _last_step(self, left: int, progress: Progress | None) -> Bundle | EpochEnd:
+        self._first_bad(left)
+        head = await self._head(left, progress) if self._view.last == "wrap" else []
+        last = self._view.last_step(left, sum(s.units for s in head) or left)
+        if last is None:
+            self._dropped = left
+            self._taken += left
+            return self._end_epoch()
+        chunk, row = self._units(last.units + self._taken, head)
+        self._padded, self._repeated = last.padded, last.repeated
+        differing = {"last_rows": len(last.units), "last_units": left}
+        if last.valid is not None:
+            differing["last_valid"] = last.valid
+        return await self._bundle(chunk, row, 1, left, differing)
+
+    async def _head(self, left: int, progress: Progress | None) -> list[Segment]:
+        """The epoch's first segments, enough to fill the last step up with."""
+        head: list[Segment] = []
+        wanted = self._view.global_batch - left
+        for number in range(self._segments.segments):
+            head.append(await self._segments.segment(self._epoch, number, progress))
+            if sum(s.units for s in head) >= wanted:
+                break
+        return head
+
+    def _units(self, units: I64, head: list[Segment] | None = None) -> tuple[U32, U32]:
+        """Chunk and row of units counted from the first unit of the first segment held; those of `head` follow."""
+        segments = [*self._held, *(head or [])]
+        if len(segments) == 1:
+            return segments[0].chunk[units], segments[0].row[units]
+        lo, hi = int(units.min(initial=0)), int(units.max(initial=-1)) + 1
+        edges = np.cumsum([0, *(s.units for s in segments)])
+        touched = [i for i in range(len(segments)) if edges[i] < hi and edges[i + 1] > lo] or [0]
+        at = units - edges[touched[0]]
+        chunk = np.concatenate([segments[i].chunk for i in touched])[at]
+        return chunk, np.concatenate([segments[i].row for i in touched])[at]
+
+    async def _bundle(self, chunk: U32, row: U32, steps: int, units: int, differing: dict[str, int]) -> Bundle:
+        started = time.perf_counter()
+        body, rows_by_dataset = await self._gather(chunk, row)
+        seconds = time.perf_counter() - started
+        self._counters.add("gather_seconds", seconds)
+        self._row_bytes = max(1.0, body.size / max(1, len(row)))
+        bundle = Bundle(
+            epoch=self._epoch,
+            first_step=self._step,
+            steps=steps,
+            segment=self._held[0].number,
+            taken=self._taken,
+            spans=self._spans(units),
+            rows=self._view.rows,
+            units=self._view.global_batch,
+            body=body,
+            rows_by_dataset=rows_by_dataset,
+            rows_wait_seconds=self._waited,
+            gather_seconds=seconds,
+            **differing,
+        )
+        self._taken += units
+        self._step += steps
+        self._drop_exhausted()
+        return bundle
+
+    def _spans(self, units: int) -> tuple[Span, ...]:
+        spans, before = [], self._taken
+        for segment in self._held:
+            here = min(units, segment.units - before)
+            if here:
+                spans.append(Span(segment.number, here, segment.digest))
+            units, before = units - here, 0
+            if not units:
+                break
+        return tuple(spans)
+
+    async def _gather(self, chunk: U32, row: U32) -> tuple[pa.Buffer, dict[str, int]]:
+        visit = plan_visit(chunk, row)
+        touched = np.array([c for c, _, _ in visit.runs], np.int64)
+        counts = {c: end - first for c, first, end in visit.runs}
+        batches: dict[int, pa.RecordBatch] = {}
+        rows_by_dataset: dict[str, int] = {}
+        with ExitStack() as leases:
+            for first, dataset, own in self._segments.by_source(touched):
+                lease = leases.enter_context(await self._chunks.lease(dataset, own.tolist()))
+                batches.update((first + c, batch) for c, batch in lease.batches.items())
+                rows_by_dataset[dataset.name] = sum(counts[first + c] for c in own.tolist())
+            body = await asyncio.to_thread(lambda: gather(self._schema, batches, visit).serialize())
+        return body, rows_by_dataset
+
+    def _end_epoch(self) -> EpochEnd:
+        end = EpochEnd(self._epoch, self._step, self._dropped, self._padded, self._repeated, self._segments.unread)
+        if self._step == 0:
+            raise InvalidRequest(
+                f"an epoch has {self._dropped} rows, fewer than global_batch_size={self._view.global_batch}, and "
+                "last='drop' drops them all: there is no step; take a smaller batch, or last='short'"
+            )
+        self._epoch, self._step, self._next_segment, self._taken = self._epoch + 1, 0, 0, 0
+        self._held = []
+        self._dropped = self._padded = self._repeated = 0
+        return end
+
+
+def _width(kind: pa.DataType) -> int:
+    if pa.types.is_fixed_size_list(kind):
+        return _width(kind.value_type) * int(kind.list_size)
+    if pa.types.is_primitive(kind):
+        return max(1, int(kind.bit_width) // 8)
+    return _GUESSED_WIDTH

@@ -1,0 +1,140 @@
+"""All settings of the server, in one model. `load` (load.py) reads flags, environment and file into it, once, at start;
+whoever needs a setting is given it. The description of a field is also the help of its flag.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from penstock_service.config.addresses import DatasetArgument, host_and_port
+from penstock_service.config.machine import (
+    cache_home,
+    container_memory,
+    default_memory,
+    default_store_bytes,
+    default_workers,
+    state_home,
+)
+from penstock_service.config.sizes import Size
+
+KiB, MiB, GiB = 1024, 1024**2, 1024**3
+
+
+class Settings(BaseSettings):
+    """Made with keywords it reads nothing but the machine (for defaults): no environment, no file."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_prefix="PENSTOCK__", env_nested_delimiter="__", env_ignore_empty=True
+    )
+
+    datasets: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="what to serve, each as [NAME=]PATH")
+    grpc: str = Field(default="127.0.0.1:7400", description="address that trainers connect to; port 0 picks a free one")
+    http: str = Field(
+        default="127.0.0.1:7401", description="address of metrics, health and the API; port 0 picks a free one"
+    )
+    state_dir: Path = Field(
+        default_factory=lambda: state_home(os.environ),
+        description="folder of the registry and the journal; one server at a time holds it",
+    )
+    store_dir: Path = Field(
+        default_factory=lambda: cache_home(os.environ) / "store",
+        description="folder of the chunk store; may be deleted when no server runs, and shared by servers",
+    )
+    store_bytes: Size = Field(
+        default_factory=lambda so_far: default_store_bytes(so_far["store_dir"]),
+        description="most bytes in the chunk store; default: a quarter of the free disk, at most 64GiB",
+    )
+    memory: Size = Field(
+        default_factory=lambda: default_memory(container_memory()),
+        ge=64 * MiB,
+        description="hard limit of the server's memory; default: 5GB, or the container's limit where that is less",
+    )
+    workers: int = Field(
+        default_factory=default_workers, ge=1, le=1024, description="prefetch workers; default: one per CPU"
+    )
+    worker_kind: Literal["auto", "threads", "processes"] = Field(
+        default="auto",
+        description="what workers are: auto (processes only where Python code runs on rows), threads, processes",
+    )
+    read_ahead_bytes: Size = Field(default=512 * MiB, ge=MiB, description="most bytes of chunks made ahead of demand")
+    chunk_rows: int = Field(default=1 << 20, ge=1, description="most rows of a chunk")
+    chunk_bytes: Size = Field(default=16 * MiB, ge=64 * KiB, le=GiB, description="about how many bytes a chunk has")
+    bundle_bytes: Size = Field(default=4 * MiB, ge=KiB, le=GiB, description="most bytes that are handed over at once")
+    bundle_steps: int = Field(default=512, ge=1, le=1 << 20, description="most steps that are handed over at once")
+    frame_bytes: Size = Field(default=MiB, ge=4 * KiB, le=16 * MiB, description="bytes of one message on the wire")
+    pool_rows: int = Field(default=2_000_000, ge=1, description="rows in the mixing pool, where a stream does not say")
+    pool_bytes: Size = Field(default=GiB, ge=MiB, description="most bytes of the rows that the pool stands for")
+    refill_below: float = Field(default=0.75, gt=0, lt=1, description="share of the pool below which it is refilled")
+    max_sessions: int = Field(default=256, ge=1, le=65536, description="most sessions at a time; more are refused")
+    grace: float = Field(default=20.0, ge=0, description="seconds that streams have to finish after SIGTERM")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe log line shown"
+    )
+    log_format: Literal["auto", "text", "json"] = Field(
+        default="auto", description="log lines as text or JSON; auto: text on a terminal"
+    )
+
+    @property
+    def dataset_arguments(self) -> tuple[DatasetArgument, ...]:
+        return tuple(DatasetArgument.parse(text) for text in self.datasets)
+
+    @field_validator("datasets", mode="before")
+    @classmethod
+    def _split_datasets(cls, value: Any) -> Any:
+        """One variable holds several as a JSON list, or with commas between them."""
+        if not isinstance(value, str):
+            return value
+        if value.lstrip().startswith("["):
+            try:
+                return json.loads(value)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"this begins like a JSON list of [NAME=]PATH but is none: {error}") from None
+        return [part.strip() for part in value.split(",") if part.strip()]
+
+    @field_validator("datasets")
+    @classmethod
+    def _check_datasets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = [d.name for d in map(DatasetArgument.parse, value) if d.name is not None]
+        if twice := sorted({n for n in names if names.count(n) > 1}):
+            raise ValueError(f"each name may be given once; given more than once: {', '.join(twice)}")
+        return value
+
+    @field_validator("grpc", "http")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        host_and_port(value)
+        return value
+
+    @field_validator("state_dir", "store_dir")
+    @classmethod
+    def _expand(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("log_level", "log_format", "worker_kind", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.grpc == self.http and host_and_port(self.grpc)[1] != 0:
+            raise ValueError(f"grpc and http are both {self.grpc}; they need two ports")
+        if self.state_dir == self.store_dir:
+            raise ValueError(f"state_dir and store_dir are both {self.state_dir}; the store may be deleted, state not")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the constructor is given: `load` merges the rest, so that it knows where each value came from."""
+        return (init_settings,)

@@ -1,0 +1,73 @@
+"""What this machine, or the container we run in, has to give: the defaults that depend on it."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+MEMORY = 5_000_000_000
+STORE_MOST = 64 * 1024**3
+_UNLIMITED = 1 << 60  # cgroup v1 writes "no limit" as a number near 2**63
+
+
+def default_memory(limit: int | None) -> int:
+    return MEMORY if limit is None else min(MEMORY, limit)
+
+
+def container_memory(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int | None:
+    """The least memory limit of our control group and those above it, v2 or v1; None where nothing limits us."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:  # no Linux
+        return None
+    limits = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            limits += _limits(cgroups, path, "memory.max")
+        elif "memory" in controllers.split(","):
+            limits += _limits(cgroups / "memory", path, "memory.limit_in_bytes")
+    return min(limits, default=None)
+
+
+def _limits(mount: Path, path: str, name: str) -> list[int]:
+    """Limits from the group at `path` up to the mount. Inside a container the path may be one that only the host has;
+    the mount itself is then ours."""
+    group = Path(path.strip("/"))
+    found = []
+    for folder in (group, *group.parents):
+        try:
+            text = (mount / folder / name).read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal() and int(text) < _UNLIMITED:
+            found.append(int(text))
+    return found
+
+
+def default_workers() -> int:
+    """CPUs that this process may use, which containers and batch systems often make fewer than there are."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def default_store_bytes(store_dir: Path) -> int:
+    """A quarter of the disk's free room, at most 64 GiB. The folder need not exist yet."""
+    place = next((p for p in (store_dir, *store_dir.parents) if p.exists()), Path("/"))
+    return min(shutil.disk_usage(place).free // 4, STORE_MOST)
+
+
+def state_home(environment: Mapping[str, str]) -> Path:
+    return _home(environment, "XDG_STATE_HOME", ".local/state") / "penstock"
+
+
+def cache_home(environment: Mapping[str, str]) -> Path:
+    return _home(environment, "XDG_CACHE_HOME", ".cache") / "penstock"
+
+
+def _home(environment: Mapping[str, str], variable: str, otherwise: str) -> Path:
+    """The XDG rule: an absolute path in the variable, or the default below the home folder."""
+    value = environment.get(variable, "")
+    return Path(value) if value.startswith("/") else Path.home() / otherwise

@@ -1,0 +1,76 @@
+"""What delivery takes from batching: the steps of one rank, bundle by bundle."""
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from penstock_service.core.segment import Progress
+
+
+class Span(NamedTuple):
+    """Units that a bundle's steps took from one segment."""
+
+    segment: int
+    units: int
+    digest: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Consecutive steps of one rank: the unit of hand-over. `body` is one Arrow IPC record batch message."""
+
+    epoch: int
+    first_step: int
+    steps: int
+    segment: int  # where the first step begins
+    taken: int
+    spans: tuple[Span, ...]
+    rows: int  # of each step at this rank
+    units: int  # taken by each step over all ranks
+    body: pa.Buffer
+    rows_by_dataset: dict[str, int]
+    rows_wait_seconds: float = 0.0  # until the rows were made
+    gather_seconds: float = 0.0
+    last_rows: int | None = None  # where the last step differs
+    last_units: int | None = None
+    last_valid: int | None = None
+
+    @property
+    def all_rows(self) -> int:
+        last = self.rows if self.last_rows is None else self.last_rows
+        return self.rows * (self.steps - 1) + last
+
+
+@dataclass(frozen=True)
+class EpochEnd:
+    """Every rank has had every step of the epoch. Rows are counted over all ranks."""
+
+    epoch: int
+    steps: int
+    dropped: int = 0
+    padded: int = 0
+    repeated: int = 0
+    unread: int = 0
+
+
+class Feed(Protocol):
+    """The steps of one rank, from a position on, epoch after epoch."""
+
+    async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
+        """At most `steps` steps in about `size` bytes, at least one step; or the end of an epoch, told once."""
+        ...
+
+
+@dataclass(frozen=True)
+class Opening:
+    """A stream opened for one rank: what the client is told, and where its steps come from."""
+
+    feed: Feed
+    schema: pa.Schema
+    fingerprint: dict[str, str]
+    plan: dict[str, int | str]
+    cursor: str  # JSON: where the feed begins
+    rows: int | None  # of one whole epoch over all ranks
+    steps: int | None
+    datasets: tuple[str, ...]  # NAME@VERSION

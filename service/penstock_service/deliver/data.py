@@ -1,0 +1,164 @@
+"""The data service: one bidirectional stream per session."""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+import grpc
+import grpc.aio
+
+from penstock_proto.v1 import PROTOCOL
+from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1.credit import Ledger
+from penstock_service.core.errors import Internal, InvalidRequest, ProtocolMismatch, ResourceExhausted, ServiceError
+from penstock_service.core.feed import Opening
+from penstock_service.core.status import SessionStatus
+from penstock_service.deliver import messages
+from penstock_service.deliver.session import Limits, Session, Totals, Who
+
+Subscribe = Callable[[pb.Open], Coroutine[Any, Any, Opening]]
+Context: TypeAlias = Any  # grpc.aio.ServicerContext: grpc ships no types
+
+_log = logging.getLogger(__name__)
+
+
+class DataService:
+    """Serves `penstock.v1.Data`. `subscribe` turns an Open into an opening, or raises a ServiceError."""
+
+    def __init__(self, subscribe: Subscribe, limits: Limits, max_sessions: int, server: str) -> None:
+        self.totals = Totals()
+        self._subscribe = subscribe
+        self._limits = limits
+        self._max_sessions = max_sessions
+        self._server = server
+        self._sessions: dict[str, Session] = {}
+        self._draining: str | None = None
+
+    def sessions(self) -> list[SessionStatus]:
+        return [s.status() for s in self._sessions.values()]
+
+    def datasets_in_use(self) -> set[str]:
+        """NAME@VERSION of every dataset a session reads."""
+        return {name for s in self._sessions.values() for name in s.status().datasets}
+
+    def drain(self, reason: str) -> None:
+        """No session begins from now on; those there are finish the bundle in hand."""
+        self._draining = reason
+        for session in self._sessions.values():
+            session.drain(reason)
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """The handler to register; replies are bytes already."""
+        stream = grpc.stream_stream_rpc_method_handler(
+            self._stream, request_deserializer=pb.ClientMessage.FromString, response_serializer=None
+        )
+        return grpc.method_handlers_generic_handler("penstock.v1.Data", {"Stream": stream})
+
+    async def _stream(self, _: Any, context: Context) -> None:
+        try:
+            await self._serve(context)
+        except ServiceError as problem:
+            await self._tell(context, problem)
+        except asyncio.CancelledError:
+            raise
+        except Exception:  # noqa: BLE001 - the client must not wait for ever on a bug of ours; the log has all of it
+            _log.exception("session ended by a bug")
+            await self._tell(context, Internal("the server met a bug; its log has the traceback"))
+
+    async def _tell(self, context: Context, problem: ServiceError) -> None:
+        self.totals.errors[problem.code] = self.totals.errors.get(problem.code, 0) + 1
+        _log.warning("session refused or ended: %s: %s", problem.code, problem)
+        await context.write(messages.error(problem))
+
+    async def _serve(self, context: Context) -> None:
+        if self._draining is not None:
+            await context.write(messages.draining(1000, self._draining))
+            return
+        request = await self._first(context)
+        opening = await self._open(request, context)
+        session = self._admit(request, opening, context)
+        reason = "the only transport of this server"
+        loop = asyncio.get_running_loop()
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await context.write(
+                messages.opened(opening, session.who.session, session.who.transport, reason, self._server)
+            )
+            hearing = loop.create_task(self._hear(session, context))
+            sending = loop.create_task(session.run())
+            tasks += [hearing, sending]
+            await asyncio.wait({hearing, sending}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (sending, hearing):
+                if task.done():
+                    task.result()
+        finally:
+            del self._sessions[session.who.session]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            _log.info("session %s of job %s closed", session.who.session, session.who.job)
+
+    async def _first(self, context: Context) -> pb.Open:
+        message = await context.read()
+        if message is grpc.aio.EOF or message.WhichOneof("kind") != "open":
+            raise InvalidRequest("the first message of a stream must be Open")
+        request: pb.Open = message.open
+        if request.protocol != PROTOCOL:
+            raise ProtocolMismatch(
+                f"the client speaks protocol {request.protocol}, this server ({self._server}) speaks {PROTOCOL}; "
+                "install the same version of penstock on both sides"
+            )
+        if len(self._sessions) >= self._max_sessions:
+            raise ResourceExhausted(
+                f"this server has {len(self._sessions)} sessions, its limit (--max-sessions); close one, or raise it"
+            )
+        return request
+
+    async def _open(self, request: pb.Open, context: Context) -> Opening:
+        """Subscribe, and tell a client that has to wait for it that we are at it."""
+        opening = asyncio.get_running_loop().create_task(self._subscribe(request))
+        try:
+            while not opening.done():
+                await asyncio.wait({opening}, timeout=0.5)
+                if not opening.done():
+                    await context.write(messages.filling(0, 0, "opening"))
+        finally:
+            opening.cancel()
+        return opening.result()
+
+    def _admit(self, request: pb.Open, opening: Opening, context: Context) -> Session:
+        who = Who(
+            session=secrets.token_hex(6),
+            job=request.job,
+            name=request.name,
+            rank=request.view.rank,
+            world_size=request.view.world_size,
+            replica=request.view.replica,
+            client=request.client,
+            transport="grpc",
+        )
+        ledger = Ledger()
+        ledger.open_window(max(1, request.window.steps), max(1, request.window.bytes))
+        session = Session(who, opening, ledger, self._limits, self.totals, context.write)
+        self._sessions[who.session] = session
+        self.totals.sessions += 1
+        if self._draining is not None:
+            session.drain(self._draining)
+        _log.info(
+            "session %s: job %s, stream %s, rank %d of %d, %s, client %s",
+            *(who.session, who.job, who.name, who.rank, who.world_size, ", ".join(opening.datasets), who.client),
+        )
+        return session
+
+    async def _hear(self, session: Session, context: Context) -> None:
+        """Take what the client says until it closes."""
+        while (message := await context.read()) is not grpc.aio.EOF:
+            kind = message.WhichOneof("kind")
+            if kind == "credit":
+                session.credit(message.credit.steps, message.credit.bytes)
+            elif kind == "close":
+                return
+            elif kind == "open":
+                raise InvalidRequest("a second Open on one stream: open another stream")

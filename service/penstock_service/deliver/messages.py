@@ -1,0 +1,87 @@
+"""Messages to the client, as bytes: control by protobuf, payload framed by hand."""
+
+import json
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1 import frames as framing
+from penstock_service.core.errors import ServiceError
+from penstock_service.core.feed import Bundle, EpochEnd, Opening
+
+
+def opened(opening: Opening, session: str, transport: str, reason: str, server: str) -> bytes:
+    message = pb.Opened(
+        session=session,
+        schema=opening.schema.serialize().to_pybytes(),
+        fingerprint=json.dumps(opening.fingerprint),
+        plan=json.dumps(opening.plan),
+        steps=opening.steps,
+        rows=opening.rows,
+        transport=transport,
+        transport_reason=reason,
+        server=server,
+        cursor=opening.cursor,
+    )
+    return _bytes(pb.ServerMessage(opened=message))
+
+
+def filling(rows: int, of: int, stage: str) -> bytes:
+    return _bytes(pb.ServerMessage(filling=pb.Filling(rows=rows, of=of, stage=stage)))
+
+
+def bundle(made: Bundle) -> bytes:
+    message = pb.Bundle(
+        epoch=made.epoch,
+        first_step=made.first_step,
+        steps=made.steps,
+        body_bytes=made.body.size,
+        segment=made.segment,
+        taken=made.taken,
+        spans=[pb.Span(segment=s.segment, units=s.units, digest=s.digest) for s in made.spans],
+        rows=made.rows,
+        units=made.units,
+        last_rows=made.last_rows,
+        last_units=made.last_units,
+        last_valid=made.last_valid,
+        rows_wait_us=int(made.rows_wait_seconds * 1e6),
+        gather_us=int(made.gather_seconds * 1e6),
+    )
+    return _bytes(pb.ServerMessage(bundle=message))
+
+
+def frames(body: pa.Buffer, frame_bytes: int) -> Iterator[bytes]:
+    data = memoryview(body)
+    for at in range(0, len(data), frame_bytes):
+        yield framing.encode(data[at : at + frame_bytes])
+
+
+def epoch_end(end: EpochEnd) -> bytes:
+    message = pb.EpochEnd(
+        epoch=end.epoch,
+        steps=end.steps,
+        dropped=end.dropped,
+        padded=end.padded,
+        repeated_rows=end.repeated,
+        unread=end.unread,
+    )
+    return _bytes(pb.ServerMessage(epoch_end=message))
+
+
+def draining(retry_after_ms: int, reason: str) -> bytes:
+    return _bytes(pb.ServerMessage(draining=pb.Draining(retry_after_ms=retry_after_ms, reason=reason)))
+
+
+def heartbeat() -> bytes:
+    return _bytes(pb.ServerMessage(heartbeat=pb.Heartbeat()))
+
+
+def error(problem: ServiceError) -> bytes:
+    message = pb.Error(code=problem.code, message=str(problem), retryable=problem.retryable)
+    return _bytes(pb.ServerMessage(error=message))
+
+
+def _bytes(message: pb.ServerMessage) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data

@@ -1,0 +1,210 @@
+"""One session: credits in, bundles out. Whoever writes bytes to the wire is passed in.
+
+The next bundle is made while the last one is being written, if there is credit for both; credit is spent when a bundle
+goes, so what is made ahead is one bundle at most.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+from penstock_proto.v1.credit import Ledger
+from penstock_service.core.feed import Bundle, EpochEnd, Opening
+from penstock_service.core.status import SessionState, SessionStatus
+from penstock_service.deliver import messages
+
+Write = Callable[[bytes], Awaitable[None]]
+
+FILLING_EVERY: Final = 0.5  # seconds between two words to a client that waits for rows
+HEARTBEAT_EVERY: Final = 5.0  # seconds of silence after which the client is told that we live
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a bundle."""
+
+    bundle_bytes: int = 4 << 20
+    bundle_steps: int = 512
+    frame_bytes: int = 1 << 20
+
+
+@dataclass
+class Totals:
+    """What all sessions sent since start."""
+
+    rows: dict[str, int] = field(default_factory=dict)  # by dataset
+    bytes: int = 0
+    steps: int = 0
+    bundles: int = 0
+    sessions: int = 0
+    send_seconds: float = 0.0
+    waits: dict[str, float] = field(default_factory=lambda: {"credit": 0.0, "rows": 0.0})
+    errors: dict[str, int] = field(default_factory=dict)  # by code
+
+
+@dataclass(frozen=True)
+class Who:
+    """Who opened the session."""
+
+    session: str
+    job: str
+    name: str
+    rank: int
+    world_size: int
+    replica: int
+    client: str
+    transport: str
+
+
+class Session:
+    """Sends the steps of one opening under credits until it is cancelled or told to drain."""
+
+    def __init__(self, who: Who, opening: Opening, ledger: Ledger, limits: Limits, totals: Totals, write: Write):
+        self.who = who
+        self._opening = opening
+        self._feed = opening.feed
+        self._ledger = ledger
+        self._limits = limits
+        self._totals = totals
+        self._write = write
+        self._credit_came = asyncio.Event()
+        self._draining: str | None = None
+        self._began = time.monotonic()
+        self._state: SessionState = "filling"
+        self._waited = {"credit": 0.0, "rows": 0.0}
+        self._filling = (0, 0, "waiting for rows")
+        self._epoch = self._step = 0
+        self._sent_rows = self._sent_bytes = self._sent_steps = 0
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def credit(self, steps: int, size: int) -> None:
+        self._ledger.grant(steps, size)
+        self._credit_came.set()
+
+    def drain(self, reason: str) -> None:
+        """Finish the bundle in hand, then tell the client to come back later."""
+        self._draining = reason
+        self._credit_came.set()
+
+    # -- the route ----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Send until drained; errors of the feed are the caller's to tell."""
+        making: asyncio.Task[Bundle | EpochEnd] | None = None
+        try:
+            while self._draining is None:
+                if making is None:
+                    if not await self._credit_for(lambda: self._ledger.steps > 0):
+                        break
+                    making = self._make()
+                made = await self._wait_for(making)
+                if made is None:
+                    break
+                making = None
+                if isinstance(made, EpochEnd):
+                    await self._write(messages.epoch_end(made))
+                    continue
+                if not await self._credit_for(partial(self._ledger.allows, made.body.size)):
+                    break
+                self._ledger.spend(made.steps, made.body.size)
+                if self._ledger.steps > 0:
+                    making = self._make()
+                await self._send(made)
+            await self._write(messages.draining(1000, self._draining or ""))
+        finally:
+            if making is not None:
+                making.cancel()
+                await asyncio.gather(making, return_exceptions=True)
+
+    def _make(self) -> "asyncio.Task[Bundle | EpochEnd]":
+        steps = min(self._ledger.steps, self._limits.bundle_steps)
+        size = max(1, min(self._limits.bundle_bytes, self._ledger.bytes))
+        if self._sent_steps == 0 and self._ledger.outstanding_steps == 0:
+            steps = min(steps, 8)  # the first steps of a session leave early
+        return asyncio.get_running_loop().create_task(self._feed.next(steps, size, self._progress))
+
+    def _progress(self, rows: int, of: int, stage: str) -> None:
+        self._filling = (rows, of, stage)
+
+    async def _wait_for(self, making: "asyncio.Task[Bundle | EpochEnd]") -> Bundle | EpochEnd | None:
+        """The next bundle; tells the client meanwhile what it waits for. None: draining began first."""
+        if not making.done():
+            started = time.monotonic()
+            self._state = "waiting for rows" if self._sent_steps else "filling"
+            while not making.done() and self._draining is None:
+                await asyncio.wait({making}, timeout=FILLING_EVERY)
+                if not making.done():
+                    await self._write(messages.filling(*self._filling))
+            self._note_wait("rows", time.monotonic() - started)
+            if not making.done():
+                return None
+        self._state = "sending"
+        return making.result()
+
+    async def _credit_for(self, enough: Callable[[], bool]) -> bool:
+        """Wait until there is credit enough; False: draining began first."""
+        if enough():
+            return True
+        started = time.monotonic()
+        self._state = "waiting for credit"
+        while not enough() and self._draining is None:
+            self._credit_came.clear()
+            try:
+                async with asyncio.timeout(HEARTBEAT_EVERY):
+                    await self._credit_came.wait()
+            except TimeoutError:
+                await self._write(messages.heartbeat())
+        self._note_wait("credit", time.monotonic() - started)
+        return enough()
+
+    def _note_wait(self, what: str, seconds: float) -> None:
+        self._waited[what] += seconds
+        self._totals.waits[what] += seconds
+
+    async def _send(self, bundle: Bundle) -> None:
+        started = time.monotonic()
+        await self._write(messages.bundle(bundle))
+        for frame in messages.frames(bundle.body, self._limits.frame_bytes):
+            await self._write(frame)
+        self._count(bundle, time.monotonic() - started)
+
+    def _count(self, bundle: Bundle, seconds: float) -> None:
+        self._epoch, self._step = bundle.epoch, bundle.first_step + bundle.steps
+        self._sent_steps += bundle.steps
+        self._sent_rows += bundle.all_rows
+        self._sent_bytes += bundle.body.size
+        totals = self._totals
+        totals.steps += bundle.steps
+        totals.bytes += bundle.body.size
+        totals.bundles += 1
+        totals.send_seconds += seconds
+        for dataset, rows in bundle.rows_by_dataset.items():
+            totals.rows[dataset] = totals.rows.get(dataset, 0) + rows
+
+    def status(self) -> SessionStatus:
+        return SessionStatus(
+            session=self.who.session,
+            job=self.who.job,
+            name=self.who.name,
+            datasets=self._opening.datasets,
+            rank=self.who.rank,
+            world_size=self.who.world_size,
+            replica=self.who.replica,
+            client=self.who.client,
+            transport=self.who.transport,
+            state=self._state,
+            epoch=self._epoch,
+            step=self._step,
+            steps_sent=self._sent_steps,
+            rows_sent=self._sent_rows,
+            bytes_sent=self._sent_bytes,
+            credit_steps=self._ledger.steps,
+            credit_bytes=self._ledger.bytes,
+            seconds_waiting_for_credit=self._waited["credit"],
+            seconds_waiting_for_rows=self._waited["rows"],
+            seconds_connected=time.monotonic() - self._began,
+        )

@@ -1,0 +1,85 @@
+"""From row ids to a segment's index: (chunk, row) of every unit, with the rows that are errors marked.
+
+Filters and errors are masks applied here: they move no other row.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock_service.core.chunk import ChunkInfo, RowError
+from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.errors import DataError
+from penstock_service.core.hashing import U64, digest_ids
+from penstock_service.core.segment import BadUnit, Segment
+from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT
+
+I64 = npt.NDArray[np.int64]
+
+Infos = Mapping[int, ChunkInfo | DataError]
+"""By chunk of the stream: what is known of it, or why none of its rows can be had."""
+
+
+class ChunkNumbers:
+    """Numbers the chunks of all sources of a stream through."""
+
+    def __init__(self, sources: Sequence[DatasetVersion]) -> None:
+        self.sources = tuple(sources)
+        self._first = np.zeros(len(sources) + 1, np.int64)
+        np.cumsum([s.manifest.chunks for s in sources], out=self._first[1:])
+
+    def source_of(self, chunk: int) -> int:
+        return int(np.searchsorted(self._first, chunk, side="right")) - 1
+
+    def own(self, chunk: int) -> tuple[DatasetVersion, int]:
+        """The dataset a chunk of the stream belongs to, and its ordinal there."""
+        source = self.source_of(chunk)
+        return self.sources[source], chunk - int(self._first[source])
+
+    def by_source(self, chunks: I64) -> list[tuple[int, DatasetVersion, I64]]:
+        """Ascending `chunks` of the stream, per source: (first chunk of the source, dataset, ordinals there)."""
+        edges = np.searchsorted(chunks, self._first)
+        return [
+            (int(self._first[i]), source, chunks[edges[i] : edges[i + 1]] - self._first[i])
+            for i, source in enumerate(self.sources)
+            if edges[i + 1] > edges[i]
+        ]
+
+    def locate(self, ids: U64) -> tuple[I64, I64]:
+        """Chunk of the stream and stored row in it, for each row id [n]."""
+        source = (ids >> np.uint64(SOURCE_SHIFT)).astype(np.int64)
+        position = (ids & np.uint64(POSITION_MASK)).astype(np.int64)
+        chunk, row = np.empty_like(position), np.empty_like(position)
+        for i, dataset in enumerate(self.sources):
+            mine = slice(None) if len(self.sources) == 1 else np.flatnonzero(source == i)
+            starts = dataset.manifest.chunk_start
+            at = position[mine]
+            own = np.searchsorted(starts, at, side="right") - 1
+            chunk[mine] = own + self._first[i]
+            row[mine] = at - starts[own]
+        return chunk, row
+
+
+def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> Segment:
+    """The index of segment `number`: `ids`, their chunks and stored rows, all [units], in order."""
+    row = stored_row.astype(np.uint32)
+    bad: list[BadUnit] = []
+    for c, info in infos.items():
+        if isinstance(info, DataError):
+            units = np.flatnonzero(chunk == c)
+            bad.extend(BadUnit(int(u), f"row {int(stored_row[u])} of the chunk", str(info)) for u in units[:1])
+        elif info.errors:
+            units = np.flatnonzero(chunk == c)
+            bad.extend(_apply_errors(units, stored_row[units], row, info))
+    return Segment(number, chunk.astype(np.uint32), row, digest_ids(ids), tuple(sorted(bad)))
+
+
+def _apply_errors(units: I64, stored: I64, row: npt.NDArray[np.uint32], info: ChunkInfo) -> list[BadUnit]:
+    """Turn stored rows into rows of the chunk's batch, which lacks the errors; returns the units that are errors."""
+    error_rows = info.error_rows()
+    row[units] = (stored - np.searchsorted(error_rows, stored, side="left")).astype(np.uint32)
+    by_row: dict[int, RowError] = {e.row: e for e in info.errors}
+    hit = np.flatnonzero(np.isin(stored, error_rows))
+    found = [(int(units[i]), by_row[int(stored[i])]) for i in hit]
+    return [BadUnit(unit, error.where, error.reason) for unit, error in found]

@@ -1,0 +1,142 @@
+"""One stream's segments, made when somebody wants them and shared by all sessions that do."""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from penstock_service.core.channel import Counters
+from penstock_service.core.chunk import ChunkInfo
+from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.errors import DataError
+from penstock_service.core.segment import I64, ChunkSource, Progress, Segment
+from penstock_service.mix.index import ChunkNumbers, build
+from penstock_service.mix.pool import Order
+
+_GROUP: Final = 16  # chunks asked for between two reports of progress
+_REMEMBERED: Final = 4  # segments kept for sessions that come a little later
+
+
+class Mixer:
+    """Builds segments of one order. All methods but the constructor belong to the event loop."""
+
+    def __init__(
+        self, sources: Sequence[DatasetVersion], order: Order, chunks: ChunkSource, counters: Counters
+    ) -> None:
+        self._order = order
+        self._numbers = ChunkNumbers(sources)
+        self._chunks = chunks
+        self._counters = counters
+        self._segments: OrderedDict[tuple[int, int], asyncio.Task[Segment]] = OrderedDict()
+        self._watchers: dict[tuple[int, int], list[Progress]] = {}
+
+    @property
+    def segments(self) -> int:
+        return self._order.segments
+
+    @property
+    def rows(self) -> int:
+        return self._order.rows
+
+    @property
+    def unread(self) -> int:
+        return self._order.unread
+
+    def by_source(self, chunks: I64) -> list[tuple[int, DatasetVersion, I64]]:
+        return self._numbers.by_source(chunks)
+
+    async def segment(self, epoch: int, number: int, progress: Progress | None = None) -> Segment:
+        """Segment `number` of `epoch`; built at most once at a time, whoever asks.
+
+        Raises:
+            SourceUnreadable: after its retries; the next call tries again.
+        """
+        key = (epoch, number)
+        if progress is not None:
+            self._watchers.setdefault(key, []).append(progress)
+        try:
+            # Shielded: a session that goes away must not take the segment from the others.
+            return await asyncio.shield(self._start(key))
+        finally:
+            if progress is not None:
+                watching = self._watchers[key]
+                watching.remove(progress)
+                if not watching:
+                    del self._watchers[key]
+
+    def ready(self, epoch: int, number: int) -> bool:
+        """Is the segment there without waiting?"""
+        task = self._segments.get((epoch, number))
+        return task is not None and task.done() and not task.cancelled() and task.exception() is None
+
+    def look_ahead(self, epoch: int, number: int) -> None:
+        """Begin to build the segment after `number`, across the end of the epoch, if nobody has."""
+        following = (epoch, number + 1) if number + 1 < self._order.segments else (epoch + 1, 0)
+        self._start(following)
+
+    async def stop(self) -> None:
+        tasks = [t for t in self._segments.values() if not t.done()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._segments.clear()
+
+    def _start(self, key: tuple[int, int]) -> asyncio.Task[Segment]:
+        task = self._segments.get(key)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._build(*key), name=f"segment {key}")
+            task.add_done_callback(lambda t: self._failed(key, t))
+            self._segments[key] = task
+        self._segments.move_to_end(key)
+        while len(self._segments) > _REMEMBERED:
+            oldest = next(iter(self._segments))
+            if not self._segments[oldest].done():
+                break
+            del self._segments[oldest]
+        return task
+
+    def _failed(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
+        """A failure goes to those who wait now; it is not remembered."""
+        if (task.cancelled() or task.exception() is not None) and self._segments.get(key) is task:
+            del self._segments[key]
+
+    async def _build(self, epoch: int, number: int) -> Segment:
+        started = time.perf_counter()
+        ids = await asyncio.to_thread(self._order.segment_rows, epoch, number)
+        chunk, row = await asyncio.to_thread(self._numbers.locate, ids)
+        wanted, units = await asyncio.to_thread(np.unique, chunk, return_counts=True)
+        mixed = time.perf_counter() - started
+        infos: dict[int, ChunkInfo | DataError] = {}
+        per_source = self._numbers.by_source(wanted)
+        for _, dataset, own in per_source:
+            self._chunks.prefetch(dataset, own.tolist())
+        ready, rows_of = 0, dict(zip(wanted.tolist(), units.tolist(), strict=True))
+        for first, dataset, own in per_source:
+            for at in range(0, len(own), _GROUP):
+                group: list[int] = own[at : at + _GROUP].tolist()
+                for c, info in zip(group, await self._infos(dataset, group), strict=True):
+                    infos[first + c] = info
+                    ready += rows_of[first + c]
+                for watcher in self._watchers.get((epoch, number), ()):
+                    watcher(ready, len(ids), f"reading {dataset.name}")
+        started = time.perf_counter()
+        segment = await asyncio.to_thread(build, number, ids, chunk, row, infos)
+        self._counters.add("mix_seconds", mixed + time.perf_counter() - started)
+        self._counters.add("segments_built")
+        self._counters.add("data_errors", len(segment.bad))
+        return segment
+
+    async def _infos(self, dataset: DatasetVersion, chunks: list[int]) -> Sequence[ChunkInfo | DataError]:
+        try:
+            return await self._chunks.infos(dataset, chunks)
+        except DataError:
+            found: list[ChunkInfo | DataError] = []
+            for chunk in chunks:
+                try:
+                    found.extend(await self._chunks.infos(dataset, [chunk]))
+                except DataError as error:  # a whole chunk is bad: its rows fail where they would have come
+                    found.append(error)
+            return found

@@ -1,0 +1,155 @@
+"""The mixing pool: which rows a segment holds and in which order, as a pure function of (plan, seed, epoch, segment).
+
+A row enters with its chunk set, waits as many cycles as its delay hash says, and leaves in the order of its place hash.
+Both hashes know nothing but (seed, epoch, pass, row id); ties of the place hash go by row id. What is remembered here
+(rows that wait, split by the segment they leave in) is only a memo.
+"""
+
+from collections.abc import Sequence
+from threading import Lock
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from penstock_service.core.hashing import U64, hash_rows, key_of, rehash
+from penstock_service.core.plan import PlanConstants
+from penstock_service.mix.delay import delays, first_fill_thresholds, thresholds
+from penstock_service.mix.passes import PassOrder
+from penstock_service.mix.schedule import Schedule
+
+SOURCE_SHIFT: Final = 48
+"""A row id is source << 48 | stored position."""
+POSITION_MASK: Final = (1 << SOURCE_SHIFT) - 1
+
+_PLACE: Final = 0x504C_4143_45  # which hash this is; part of what the golden vectors pin
+_DELAY: Final = 0xD31A_5C0F_FEE5_EED5
+
+_POOLS_REMEMBERED: Final = 3
+
+_Waiting = tuple[U64, U64]  # row ids and place hashes
+
+
+class Order(Protocol):
+    """The one global order of a stream's rows, segment by segment."""
+
+    @property
+    def segments(self) -> int: ...
+
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def unread(self) -> int: ...
+
+    def segment_rows(self, epoch: int, segment: int) -> U64:
+        """Row ids of a segment in their order."""
+        ...
+
+
+class MixingPool:
+    """The order made by mixing. May be asked from several threads; one at a time computes."""
+
+    def __init__(
+        self, schedule: Schedule, plan: PlanConstants, shard_starts: Sequence[npt.NDArray[np.int64]], seed: int
+    ):
+        self._schedule = schedule
+        self._plan = plan
+        self._seed = seed
+        self._passes = [PassOrder(i, start, seed) for i, start in enumerate(shard_starts)]
+        self._waiting: dict[tuple[int, int, int], _Waiting] = {}  # by (epoch, set, cycles waited)
+        self._lock = Lock()
+        shape = (plan.pool_rows, plan.drain, plan.cycles)
+        self._limits = thresholds(*shape)
+        self._first_limits = first_fill_thresholds(*shape) if plan.start == "full" else self._limits
+
+    @property
+    def segments(self) -> int:
+        return self._schedule.segments
+
+    @property
+    def rows(self) -> int:
+        return self._schedule.rows
+
+    @property
+    def unread(self) -> int:
+        return self._schedule.unread
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is remembered."""
+        return sum(ids.nbytes + place.nbytes for ids, place in list(self._waiting.values()))
+
+    def segment_rows(self, epoch: int, segment: int) -> U64:
+        with self._lock:
+            first = max(0, segment - self._plan.cycles + 1)
+            sets = range(first, min(segment, self._schedule.sets - 1) + 1)
+            parts = [self._leaving(epoch, number, segment) for number in sets]
+            self._forget()
+        if not parts:
+            return np.empty(0, np.uint64)
+        ids = np.concatenate([p[0] for p in parts])
+        place = np.concatenate([p[1] for p in parts])
+        return _in_place_order(ids, place)
+
+    def _leaving(self, epoch: int, number: int, segment: int) -> _Waiting:
+        """Rows of set `number` that leave with `segment`; they are handed out once, then made again."""
+        found = self._waiting.pop((epoch, number, segment - number), None)
+        if found is None:
+            self._admit(epoch, number, from_cycle=segment - number)
+            found = self._waiting.pop((epoch, number, segment - number))
+        return found
+
+    def _admit(self, epoch: int, number: int, from_cycle: int) -> None:
+        """Let set `number` in: split its rows by the cycle they leave in, from `from_cycle` on."""
+        all_ids: list[U64] = []
+        all_hashes: list[U64] = []
+        for take in self._schedule.takes(number):
+            tag = np.uint64(take.source << SOURCE_SHIFT)
+            for pass_number, positions in self._passes[take.source].positions(epoch, take.start, take.stop):
+                ids = positions.astype(np.uint64) | tag
+                all_ids.append(ids)
+                all_hashes.append(hash_rows(key_of(_PLACE, self._seed, epoch, pass_number), ids))
+        ids = np.concatenate(all_ids) if all_ids else np.empty(0, np.uint64)
+        place = np.concatenate(all_hashes) if all_hashes else np.empty(0, np.uint64)
+        limits = self._first_limits if number == 0 else self._limits
+        wait = delays(rehash(place, _DELAY), limits)
+        by_wait = np.argsort(wait, kind="stable")  # uint8: a radix sort
+        edges = np.searchsorted(wait[by_wait], np.arange(self._plan.cycles + 1))
+        for cycle in range(from_cycle, self._plan.cycles):
+            chosen = by_wait[edges[cycle] : edges[cycle + 1]]
+            self._waiting[epoch, number, cycle] = (ids[chosen], place[chosen])
+
+    def _forget(self) -> None:
+        """Keep what a few readers at different places need: oldest first goes what is beyond three pools."""
+        rows = sum(len(ids) for ids, _ in self._waiting.values())
+        for key in list(self._waiting):
+            if rows <= _POOLS_REMEMBERED * self._plan.pool_rows:
+                return
+            rows -= len(self._waiting.pop(key)[0])
+
+
+class InOrder:
+    """The order without mixing: source after source as stored, in blocks of `drain` rows."""
+
+    def __init__(self, rows: Sequence[int], drain: int) -> None:
+        self._edges = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(np.array(rows, np.int64), out=self._edges[1:])
+        self._drain = drain
+        self.rows = int(self._edges[-1])
+        self.segments = max(1, -(-self.rows // drain))
+        self.unread = 0
+
+    def segment_rows(self, epoch: int, segment: int) -> U64:
+        first, last = min(segment * self._drain, self.rows), min((segment + 1) * self._drain, self.rows)
+        at = np.arange(first, last, dtype=np.int64)
+        source = np.searchsorted(self._edges, at, side="right") - 1
+        return (at - self._edges[source]).astype(np.uint64) | (source.astype(np.uint64) << np.uint64(SOURCE_SHIFT))
+
+
+def _in_place_order(ids: U64, place: U64) -> U64:
+    order = np.argsort(place)
+    sorted_place = place[order]
+    if np.any(sorted_place[1:] == sorted_place[:-1]):
+        order = np.lexsort((ids, place))
+    return ids[order]

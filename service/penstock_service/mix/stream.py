@@ -1,0 +1,144 @@
+"""A stream as the server sees it: what was subscribed to, resolved against the registry, and its fingerprint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+
+from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.errors import DataError, InvalidRequest
+from penstock_service.core.hashing import short_hash
+from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Until, resolve
+from penstock_service.core.segment import ChunkSource
+from penstock_service.mix.pool import InOrder, MixingPool, Order
+from penstock_service.mix.schedule import Schedule, integer_weights
+
+SEMANTICS: Final = 1
+"""Raised by hand when the order made from the same inputs changes; pinned by golden tests."""
+
+
+@dataclass(frozen=True)
+class StreamWish:
+    """What a client asked for, with datasets looked up."""
+
+    sources: tuple[DatasetVersion, ...]
+    weights: tuple[float | None, ...]
+    seed: int
+    shuffle: bool = True
+    pool: PoolWish = field(default_factory=PoolWish)
+    until: Until = "all"
+    epoch_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A stream whose order is fixed: everything but the epoch is known."""
+
+    sources: tuple[DatasetVersion, ...]
+    weights: tuple[int, ...]
+    seed: int
+    shuffle: bool
+    plan: PlanConstants
+    until: Until
+    epoch_rows: int | None
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Equal for streams with the same order, and only for them."""
+        return (*self.fingerprint().values(), self.seed, self.plan)
+
+    def fingerprint(self) -> dict[str, str]:
+        """One short hash per field; seed, epoch, batch, world size and what only the view knows are not in it."""
+        return {
+            "sources": short_hash(*(s.name for s in self.sources)),
+            "versions": short_hash(*(s.version for s in self.sources)),
+            "weights": short_hash(*(str(w) for w in self.weights)),
+            "pool": short_hash(*(f"{k}={v}" for k, v in self.plan.to_json().items())),
+            "end": short_hash(self.until, str(self.epoch_rows)),
+            "order": short_hash("mixed" if self.shuffle else "stored", str(SEMANTICS)),
+        }
+
+    def order(self) -> Order:
+        """The order itself; holds memos, so ask once per stream."""
+        if not self.shuffle:
+            return InOrder([s.manifest.rows for s in self.sources], self.plan.drain)
+        schedule = self.schedule()
+        return MixingPool(schedule, self.plan, [s.manifest.shard_start for s in self.sources], self.seed)
+
+    def schedule(self) -> Schedule:
+        rows = [s.manifest.rows for s in self.sources]
+        return Schedule(rows, self.weights, self.plan, self.until, self.epoch_rows)
+
+
+async def settle(
+    wish: StreamWish, chunks: ChunkSource, defaults: PoolDefaults, carried: PlanConstants | None
+) -> Stream:
+    """Fix a stream's plan constants: those a cursor brings, else by the pool asked for and the size of rows."""
+    _validate(wish)
+    rows = [s.manifest.rows for s in wish.sources]
+    given = [w for w in wish.weights if w is not None]
+    weights = integer_weights(given or rows)
+    plan = carried
+    if plan is None:
+        # The epoch's length does not depend on the pool: any plan will do to ask for it.
+        probe = PlanConstants(pool_rows=1, drain=1, cycles=1, start="ramp")
+        epoch_rows = Schedule(rows, weights, probe, wish.until, wish.epoch_rows).rows
+        plan = resolve(wish.pool, defaults, epoch_rows, await _row_bytes(wish.sources, chunks))
+    return Stream(wish.sources, weights, wish.seed, wish.shuffle, plan, wish.until, wish.epoch_rows)
+
+
+def _validate(wish: StreamWish) -> None:
+    if not wish.sources:
+        raise InvalidRequest("a stream needs at least one dataset; none was named")
+    if wish.until not in ("all", "first", "repeat"):
+        raise InvalidRequest(f"until={wish.until!r}: allowed are 'all', 'first' and 'repeat'")
+    if wish.epoch_rows is not None and wish.epoch_rows < 1:
+        raise InvalidRequest(f"epoch_rows={wish.epoch_rows}: must be at least 1")
+    unweighted = [s.name for s, w in zip(wish.sources, wish.weights, strict=True) if w is None]
+    if unweighted and len(unweighted) < len(wish.sources):
+        raise InvalidRequest(f"some datasets have a weight, but {unweighted} have none; give all of them one, or none")
+    names = [s.name for s in wish.sources]
+    twice = sorted({n for n in names if names.count(n) > 1})
+    if twice:
+        raise InvalidRequest(
+            f"dataset {twice[0]!r} is named {names.count(twice[0])} times in one mixture; name it once"
+        )
+    first = wish.sources[0]
+    for other in wish.sources[1:]:
+        _same_schema(first, other)
+    if not wish.shuffle and any(w is not None for w in wish.weights):
+        raise InvalidRequest("weights mean nothing with shuffle=False: it reads the sources one after another, whole")
+
+
+def _same_schema(first: DatasetVersion, other: DatasetVersion) -> None:
+    for column in first.schema:
+        found = other.schema.field(column.name).type if column.name in other.schema.names else None
+        if found != column.type:
+            has = f"has it as {found}" if found is not None else f"has no such column (it has {other.schema.names})"
+            raise InvalidRequest(
+                f"datasets of one mixture must have the same columns: {first.name!r} has {column.name!r} as "
+                f"{column.type}, {other.name!r} {has}; stream them apart, or make the files agree"
+            )
+    extra = [n for n in other.schema.names if n not in first.schema.names]
+    if extra:
+        raise InvalidRequest(
+            f"datasets of one mixture must have the same columns: {other.name!r} has {extra}, {first.name!r} has not"
+        )
+
+
+async def _row_bytes(sources: Sequence[DatasetVersion], chunks: ChunkSource) -> float:
+    """Mean bytes of a processed row over three fixed chunks per source, weighted by the sources' rows."""
+    total = 0.0
+    for source in sources:
+        last = source.manifest.chunks - 1
+        if last < 0:
+            continue
+        fixed = sorted({0, last // 2, last})
+        try:
+            infos = await chunks.infos(source, fixed)
+            rows, size = sum(i.rows for i in infos), sum(i.bytes for i in infos)
+        except DataError:  # raised where its rows would come; the manifest's estimate is as fixed as the bytes are
+            rows, size = source.manifest.rows, int(np.sum(source.manifest.chunk_bytes))
+        total += source.manifest.rows * (size / max(1, rows))
+    return total / max(1, sum(s.manifest.rows for s in sources))

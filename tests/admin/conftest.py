@@ -1,0 +1,141 @@
+"""A small `Operations`, made of the real words."""
+
+from dataclasses import dataclass, field, replace
+
+import pyarrow as pa
+import pytest
+from penstock_service.admin.operations import ServerInformation
+from penstock_service.core.channel import Bound
+from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
+from penstock_service.core.errors import NotFound
+from penstock_service.core.status import Numbers, SessionStatus
+
+
+def a_version(name: str, path: str, description: str = "", tags: tuple[str, ...] = ()) -> DatasetVersion:
+    shard = {"format": "csv", "size": 700, "mtime_ns": 1, "rows": 10}
+    shards = [shard | {"path": f"{i}.csv", "fingerprint": f"f{i}"} for i in range(2)]
+    cut = {"unit": 0, "unit_row": 0, "rows": 10, "offset": 0, "length": 700, "bytes": 800}
+    slices = [cut | {"shard": i, "chunk": i} for i in range(2)]
+    return DatasetVersion(
+        name=name,
+        version="v1",
+        root="/data",
+        schema=pa.schema([pa.field("age", pa.float64()), pa.field("id", pa.int64(), nullable=False)]),
+        manifest=Manifest(
+            pa.Table.from_pylist(shards, schema=SHARDS_SCHEMA), pa.Table.from_pylist(slices, schema=SLICES_SCHEMA)
+        ),
+        path=path,
+        description=description,
+        tags=tags,
+        registered_at="2026-11-21T00:00:00+00:00",
+    )
+
+
+A_SESSION = SessionStatus(
+    session="s1",
+    job="j",
+    name="train",
+    datasets=("titanic@v1",),
+    rank=1,
+    world_size=4,
+    replica=0,
+    client="penstock 0.1.0",
+    transport="grpc",
+    state="waiting for credit",
+    epoch=0,
+    step=12,
+    steps_sent=12,
+    rows_sent=384,
+    bytes_sent=4096,
+    credit_steps=0,
+    credit_bytes=100,
+    seconds_waiting_for_credit=1.5,
+    seconds_waiting_for_rows=0.25,
+    seconds_connected=3.0,
+)
+
+SOME_NUMBERS = Numbers(
+    rows_sent={"titanic": 384},
+    bytes_sent=4096,
+    steps_sent=12,
+    bundles_sent=3,
+    sessions=1,
+    sessions_total=2,
+    stage_seconds={"read": 0.5},
+    wait_seconds={"credit": 1.5},
+    errors={"NotFound": 2},
+    data_errors=1,
+    chunks_made=7,
+    chunk_hits=9,
+    segments_built=4,
+    bounds=(Bound("read ahead", 512, used=128, wait_seconds=0.75),),
+    workers=2,
+    workers_restarted=1,
+    loop_lag_seconds=0.002,
+)
+
+SOME_INFORMATION = ServerInformation(
+    version="0.1.0",
+    protocol_min=1,
+    protocol_max=1,
+    capabilities=("grpc",),
+    grpc="127.0.0.1:7400",
+    http="127.0.0.1:7401",
+    state_dir="/state",
+    store_dir="/store",
+    started_at="2026-11-21T00:00:00+00:00",
+    pid=42,
+)
+
+
+@dataclass
+class SmallOperations:
+    held: dict[str, DatasetVersion] = field(default_factory=dict)
+    passing: dict[str, bool] = field(default_factory=lambda: {"registry": True, "workers": True})
+    now: Numbers = SOME_NUMBERS
+    fault: Exception | None = None  # raised by whatever is asked next
+
+    def checks(self) -> dict[str, bool]:
+        return self.passing
+
+    async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
+        if self.fault is not None:
+            raise self.fault
+        return [v for v in self.held.values() if text in v.name + v.description and (not tag or tag in v.tags)]
+
+    async def register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
+        name = name or path.rsplit("/", 1)[-1]
+        self.held[name] = a_version(name, path, description, tags)
+        return self.held[name]
+
+    async def dataset(self, name: str) -> DatasetVersion:
+        if name not in self.held:
+            raise NotFound(f"there is no dataset {name!r}; the nearest are: {', '.join(self.held)}")
+        return self.held[name]
+
+    async def remove(self, name: str) -> DatasetVersion:
+        version = await self.dataset(name)
+        del self.held[name]
+        return version
+
+    def sessions(self) -> list[SessionStatus]:
+        return [A_SESSION]
+
+    def numbers(self) -> Numbers:
+        return self.now
+
+    def info(self) -> ServerInformation:
+        return SOME_INFORMATION
+
+
+@pytest.fixture
+def operations() -> SmallOperations:
+    held = SmallOperations()
+    held.held["titanic"] = a_version("titanic", "data/titanic", "who survived", ("binary",))
+    return held
+
+
+@pytest.fixture
+def untouched(operations: SmallOperations) -> SmallOperations:
+    """A server to which nothing has happened yet."""
+    return replace(operations, now=Numbers())
