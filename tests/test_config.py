@@ -2,6 +2,8 @@ import os
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+
 from penstock_service.config import Settings
 from penstock_service.config.addresses import DatasetArgument, host_and_port, is_loopback
 from penstock_service.config.load import SettingsError, load, show
@@ -16,7 +18,6 @@ from penstock_service.config.machine import (
     state_home,
 )
 from penstock_service.config.sizes import parse_size, show_size
-from pydantic import ValidationError
 
 
 @pytest.fixture(autouse=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pytest
+
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.core.channel import Bound
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest

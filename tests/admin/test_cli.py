@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import uvicorn
+
 from penstock_service.admin.cli import main
 from penstock_service.admin.http import make_http
 from penstock_service.config import Settings

@@ -3,6 +3,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+
 from penstock_proto.v1 import codes
 from penstock_service.admin.http import STATUS, make_http
 from penstock_service.core import errors

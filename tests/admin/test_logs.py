@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 
 import pytest
+
 from penstock_service.admin.logs import set_up_logs
 
 Output = pytest.CaptureFixture[str]
@@ -33,7 +34,7 @@ def test_text_names_the_stage(capsys: Output) -> None:
 def test_json_lines_carry_extras_and_errors(capsys: Output) -> None:
     set_up_logs("info", "json")
     try:
-        {}["x"]
+        dict[str, int]()["x"]
     except KeyError:
         logging.getLogger("penstock_service.deliver").exception("lost %s", "it", extra={"session": "s1"})
     captured = capsys.readouterr()

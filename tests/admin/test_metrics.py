@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import httpx
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families
+
 from penstock_proto.v1 import codes
 from penstock_service.admin.http import make_http
 from penstock_service.admin.memory import held_bytes
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families
 
 if TYPE_CHECKING:
     from tests.admin.conftest import SmallOperations

@@ -2,8 +2,9 @@ import io
 import logging
 
 import pytest
-from penstock_service.admin.progress import ScanProgress
 from rich.console import Console
+
+from penstock_service.admin.progress import ScanProgress
 
 
 class Clock:

@@ -92,3 +92,7 @@ def test_pin_memory_is_for_those_who_have_an_accelerator(batch: Batch) -> None:
 def test_what_has_no_device_is_not_moved(move: Any, value: Any, said: str) -> None:
     with pytest.raises(InvalidRequest, match=said):
         move(Batch({"x": value}))
+
+
+def test_a_batch_of_nothing_but_lists_needs_no_torch() -> None:
+    assert Batch({"name": ["a"]}).to("cpu") == {"name": ["a"]}

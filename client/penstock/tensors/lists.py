@@ -59,7 +59,7 @@ def _padded(keys: tuple[str, ...], output: Output, values: Array, offsets: Array
     key, mask_key = keys
     wrap = output.wrap
     # An item of several numbers is data if any of them is.
-    present = None if valid is None else valid.reshape(len(valid), prod(valid.shape[1:])).any(axis=1)
+    present = None if valid is None else np.logical_or.reduce(valid.reshape(len(valid), prod(valid.shape[1:])), axis=1)
 
     def cut(start: int, stop: int, into: dict[str, Any]) -> None:
         count = stop - start

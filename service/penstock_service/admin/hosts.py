@@ -6,11 +6,11 @@ DNS rebinding the page's own name arrives as Host, and what another page sends t
 
 from urllib.parse import urlsplit
 
-from penstock_proto.v1 import codes
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from penstock_proto.v1 import codes
 from penstock_service.config.addresses import is_loopback
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from penstock_proto.v1 import codes
 from prometheus_client.exposition import choose_encoder
 from starlette.exceptions import HTTPException
 
+from penstock_proto.v1 import codes
 from penstock_service.admin.answers import (
     Dataset,
     Datasets,

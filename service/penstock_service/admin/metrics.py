@@ -4,12 +4,12 @@ import platform
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 
-from penstock_proto.v1 import codes
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from penstock_proto.v1 import codes
 from penstock_service.admin.memory import held_bytes
 from penstock_service.admin.operations import Operations
 from penstock_service.core.status import Numbers

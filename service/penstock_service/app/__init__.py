@@ -1,1 +1,11 @@
 """Wires the stages: the one place where all of them are known."""
+
+import asyncio
+
+from penstock_service.app.server import serve
+from penstock_service.config import Settings
+
+
+def run(settings: Settings) -> int:
+    """Serve until told to stop; returns the exit code. Raises ServiceError where the server cannot start."""
+    return asyncio.run(serve(settings))

@@ -52,6 +52,7 @@ class Subscriptions:
         at = self._begin(request, stream, view, cursor)
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
         mixer = self._mixer(stream)
+        holds = [self._chunks.hold(source) for source in stream.sources]
         feed = StepFeed(mixer, self._chunks, view, schema, at, self._counters)
         _log.info(
             "stream %s: pool of %d rows, %d leave at a time", request.name, stream.plan.pool_rows, stream.plan.drain
@@ -65,6 +66,7 @@ class Subscriptions:
             rows=mixer.rows,
             steps=view.steps_of(mixer.rows),
             datasets=tuple(f"{s.name}@{s.version}" for s in stream.sources),
+            close=lambda: [hold.release() for hold in holds] and None,
         )
 
     async def stop(self) -> None:

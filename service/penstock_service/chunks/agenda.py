@@ -109,6 +109,7 @@ class Agenda:
         """A running unit's worker is through with this chunk: it is there, or was skipped because nobody wanted it."""
         if made:
             unit.demanded.pop(chunk, None)
+            unit.attempt = 0
         unit.hinted.pop(chunk, None)
         unit.left_bytes -= unit.left.pop(chunk, 0)
         self._shrink(unit, min(unit.amount, unit.left_bytes))

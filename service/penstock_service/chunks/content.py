@@ -88,7 +88,8 @@ def _hash_text(h: _Hash, array: pa.Array) -> None:
 
 
 def _lengths(offsets: pa.Array) -> npt.NDArray[np.uint8]:
-    return np.diff(offsets.to_numpy()).astype(np.int64, copy=False).view(np.uint8)
+    lengths: npt.NDArray[np.int64] = np.diff(offsets.to_numpy()).astype(np.int64, copy=False)
+    return lengths.view(np.uint8)
 
 
 def _bits(array: pa.Array) -> npt.NDArray[np.uint8]:

@@ -6,15 +6,14 @@ cannot slow the event loop.
 
 import logging
 import threading
-import traceback
 from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Final, Protocol
 
 from penstock_service.chunks.file import Place
-from penstock_service.chunks.worker import Make, Verdict, Work, make_chunks
+from penstock_service.chunks.worker import Make, Verdict, Work, make_chunks, unforeseen
 from penstock_service.core.chunk import ChunkInfo
-from penstock_service.core.errors import Internal, ServiceError, Unavailable
+from penstock_service.core.errors import ServiceError, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -101,17 +100,12 @@ def attend(job: Job, work: Callable[[Job, Work], None]) -> None:
             work(job, todo)
     except ServiceError as raised:
         error = raised
-    except BaseException as raised:  # noqa: BLE001 - user code may raise anything, SystemExit too; the worker lives on
-        error = internal(raised, traceback.format_exc())
+    except BaseException as raised:
+        logger.exception("making a chunk failed")
+        error = unforeseen(raised)
     if error is not None:
         job.abandon()
     job.ended(error)
-
-
-def internal(raised: BaseException, text: str) -> Internal:
-    """What users see of an error that nobody foresaw; the log has the rest."""
-    logger.error("making a chunk failed:\n%s", text)
-    return Internal(f"making a chunk failed with {type(raised).__name__}: {raised}; the server's log has the traceback")
 
 
 def join(threads: list[threading.Thread]) -> None:

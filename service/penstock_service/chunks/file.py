@@ -1,4 +1,4 @@
-"""The file of a chunk: uncompressed Arrow IPC, one record batch, all that is known of the chunk in its schema's metadata.
+"""The file of a chunk: uncompressed Arrow IPC, one record batch, what is known of it in its schema's metadata.
 
 A file becomes visible only by a rename after its bytes are on disk, so that a file that has its last name is whole.
 """
@@ -18,7 +18,7 @@ FORMAT: Final = 1  # of the file; raised when what stands in it changes its mean
 _FACTS: Final = b"penstock.chunk"
 
 
-class BadFile(Exception):  # noqa: N818 - it names what was found; the store removes it and makes the chunk again
+class BadFile(Exception):
     """The file is torn, or is not the chunk that its name says."""
 
 

@@ -16,7 +16,7 @@ if sys.platform == "linux":
         return os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - not a file
 
     def _started(pid: int) -> int | None:
-        """Clock ticks since boot; read from the kernel, as psutil's sum with the boot time moves when the clock is set."""
+        """Clock ticks since boot, from the kernel: psutil adds the boot time, which moves when the clock is set."""
         try:
             stat = Path(f"/proc/{pid}/stat").read_bytes()
         except (FileNotFoundError, ProcessLookupError):

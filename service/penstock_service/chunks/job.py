@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from penstock_service.chunks.agenda import Unit
 from penstock_service.chunks.file import Place
@@ -13,6 +14,30 @@ from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.errors import ResourceExhausted, ServiceError
 
 
+class Made(NamedTuple):
+    """The chunk is there. The entry is pinned once, for whoever gets this."""
+
+    chunk: int
+    entry: Entry
+    found: bool = False  # it was there before
+
+
+class Skipped(NamedTuple):
+    """Nobody wanted it, and there was no room for it."""
+
+    chunk: int
+
+
+class Ended(NamedTuple):
+    """The worker is free again. Nothing follows."""
+
+    error: ServiceError | None
+    seconds: float
+
+
+Event = Made | Skipped | Ended
+
+
 class UnitJob:
     """Its methods run in a worker's thread; `tell` takes what happened to the loop. Implements `executor.Job`."""
 
@@ -21,11 +46,10 @@ class UnitJob:
         version: VersionKeys,
         unit: Unit,
         store: Store,
-        tell: Callable[["UnitJob", "Event"], None],
+        tell: Callable[["UnitJob", Event], None],
     ) -> None:
         self.version = version
         self.unit = unit
-        self.seconds = 0.0
         self.stopping = False
         self._store = store
         self._tell = tell
@@ -53,7 +77,7 @@ class UnitJob:
                 if not self._store.has(key):
                     missing.append(chunk)
             elif entry := self._store.find(self.version.owner, [key])[0]:
-                self._tell(self, Event(chunk, entry, found=True))
+                self._tell(self, Made(chunk, entry, found=True))
             else:
                 missing.append(chunk)
         return missing
@@ -78,15 +102,14 @@ class UnitJob:
         if place:
             return place
         self._to_come.remove(chunk)
-        self._tell(self, Event(chunk, None))
+        self._tell(self, Skipped(chunk))
         return Verdict.SKIP if any(self._want(c) for c in self._to_come) else Verdict.STOP
 
     def made(self, chunk: int, place: Place, info: ChunkInfo) -> None:
         self._placed = None
-        wanted = self._want(chunk) is not None
-        entry = self._store.settle(place, info, self.version.owner, opened=wanted)
+        entry = self._store.settle(place, info, self.version.owner)
         self._to_come.remove(chunk)
-        self._tell(self, Event(chunk, entry))
+        self._tell(self, Made(chunk, entry))
 
     def abandon(self) -> None:
         placed, self._placed = self._placed, None
@@ -94,32 +117,10 @@ class UnitJob:
             self._store.abandon(placed)
 
     def ended(self, error: ServiceError | None) -> None:
-        self.seconds = time.monotonic() - self._began
-        self._tell(self, Event(-1, None, ended=True, error=error))
+        self._tell(self, Ended(error, time.monotonic() - self._began if self._began else 0.0))
 
     def _want(self, chunk: int) -> Want | None:
         """Asked anew for each chunk: who wants what changes while the unit is being made."""
         if chunk in self.unit.demanded:
             return "demand"
         return "hint" if chunk in self.unit.hinted else None
-
-
-class Event:
-    """What a worker tells the loop: a chunk is there (`entry`, pinned once), was skipped (no entry), or the job ended."""
-
-    __slots__ = ("chunk", "ended", "entry", "error", "found")
-
-    def __init__(
-        self,
-        chunk: int,
-        entry: Entry | None,
-        *,
-        found: bool = False,
-        ended: bool = False,
-        error: ServiceError | None = None,
-    ) -> None:
-        self.chunk = chunk
-        self.entry = entry
-        self.found = found
-        self.ended = ended
-        self.error = error

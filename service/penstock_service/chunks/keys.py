@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from penstock_service.core.dataset import DatasetVersion, I64, ReadTask
+from penstock_service.core.dataset import I64, DatasetVersion, ReadTask
 
 Owner = tuple[str, str, str]  # name, version, root: what tells one dataset version from another in this process
 
@@ -93,7 +93,7 @@ class VersionKeys:
             names = self._shards.slice(block * _BLOCK, _BLOCK).to_pylist()
             raw = b"".join(self._shard_digest(**name) for name in names)
             digests = self._digests[block] = np.frombuffer(raw, np.uint8).reshape(-1, 16)
-        return digests[row].tobytes()
+        return bytes(digests[row])
 
     def _shard_digest(self, path: str, format: str, fingerprint: str) -> bytes:  # noqa: A002 - the column's name
         h = blake2b(digest_size=16)

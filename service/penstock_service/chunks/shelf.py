@@ -94,7 +94,7 @@ class DiskShelf:
         return self.bound.used + size <= self.bound.limit
 
     def admit(self, size: int, asking: Owner) -> list[Entry] | None:
-        """Reserve `size` bytes. Returns what must be deleted first (it is forgotten here), or None if there is no room."""
+        """Reserve `size` bytes. Returns what must be deleted first (forgotten here), or None if there is no room."""
         victims = _make_room(self.bound, size, self._candidates(asking))
         if victims is None:
             return None

@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,9 @@ logger = logging.getLogger(__name__)
 Want = Literal["demand", "hint"]
 
 _REST_SECONDS: Final = 30.0  # how long the disk is left alone after it refused a file
-_SCAN_SHARE: Final = 32  # the folder is looked through again when 1/32 of the cap was written: another server may use it
+_SCAN_SHARE: Final = (
+    32  # the folder is looked through again when 1/32 of the cap was written: another server may use it
+)
 _TRIM_LOOKS: Final = 64
 
 
@@ -66,7 +68,7 @@ class Store:
         self._memory_parents = list(memory_folders) if memory_folders is not None else memory_parents()
         self._memory_folder: Folder | None = None
         self._max_open = max_open
-        self._open: OrderedDict[str, Entry] = OrderedDict()  # least recently used first
+        self._open: OrderedDict[str | None, Entry] = OrderedDict()  # least recently used first
         self._doomed: set[str] = set()  # being unlinked
         self._gone: set[str] = set()  # unlinked since the folder was last looked through
         self._lock = threading.Lock()
@@ -126,8 +128,8 @@ class Store:
         with self._lock:
             self._disk.unhold(owner)
 
-    def take(self, owner: Owner, keys: Sequence[str]) -> list[Entry] | None:
-        """The chunks, pinned, and `owner` held; or None (and nothing pinned) if one of them is not open."""
+    def take(self, owner: Owner, keys: Collection[str | None]) -> list[Entry] | None:
+        """The chunks, pinned, and `owner` held; or None (and nothing pinned) if one is not open, or has no key yet."""
         with self._lock:
             get, touch = self._open.get, self._open.move_to_end
             found = [entry for key in keys if (entry := get(key)) is not None]
@@ -147,6 +149,13 @@ class Store:
         with self._lock:
             for entry in entries:
                 entry.pins -= 1
+
+    def give_back(self, owner: Owner, entries: Iterable[Entry]) -> None:
+        """What `take` gave."""
+        with self._lock:
+            for entry in entries:
+                entry.pins -= 1
+            self._disk.unhold(owner)
 
     def drop_memory(self, owner: Owner) -> None:
         """Nobody uses `owner` any more: what of it lies in memory goes."""
@@ -229,13 +238,15 @@ class Store:
     # -- making --------------------------------------------------------------------------------------------------
 
     def place(self, key: str, size: int, owner: Owner, want: Want | None) -> Place | None:
-        """Blocking. Room for a new file of `size` bytes, reserved until `settle` or `abandon`; None if there is none."""
+        """Blocking. Room for a file of `size` bytes, reserved until `settle` or `abandon`; None if there is none."""
         if self._folder and time.monotonic() >= self._rests_until:
             self._claim(size, owner)
             self._look_again(size)
             with self._lock:
                 victims = self._disk.admit(size, owner)
-                self._doomed.update(v.key for v in victims or ())
+                for victim in victims or ():
+                    self._doomed.add(victim.key)
+                    self._close(victim)
             if victims is not None:
                 self._unlink(victims)
                 return self._folder.place(key, size)
@@ -254,32 +265,30 @@ class Store:
                 raise
         return self._memory_folder.place(key, size)
 
-    def settle(self, place: Place, info: ChunkInfo, owner: Owner, *, opened: bool) -> Entry:
-        """Blocking. The file was written to `place`: it is a chunk of the store now, pinned, and open if asked for."""
-        rows = None
-        if opened or not place.durable:
-            try:
-                _, rows, _ = open_file(place.final, place.key)
-            except (BadFile, OSError) as error:
-                self.abandon(place)
-                raise Unavailable(f"a chunk file that was just written cannot be opened: {error}") from error
-        if not place.durable:
+    def settle(self, place: Place, info: ChunkInfo, owner: Owner) -> Entry:
+        """Blocking. The file was written to `place`: it is a chunk of the store now, open, and pinned once."""
+        try:
+            _, rows, _ = open_file(place.final, place.key)
+        except (BadFile, OSError) as error:
+            self.abandon(place)
+            raise Unavailable(f"a chunk file that was just written cannot be opened: {error}") from error
+        if place.durable:
+            self._trouble = ""
+        else:
             remove(Path(place.final))  # only the mapping holds it now: nothing is left over, whoever is killed
-        shelf = self._disk if place.durable else self._memory
         with self._lock:
+            self._written += place.size if place.durable else 0
+            shelf = self._disk if place.durable else self._memory
             entry = shelf.entries.get(place.key)
             if entry:  # made twice, by two versions that share it
                 shelf.bound.leave(place.size)
-                entry.pins += 1
             else:
-                entry = Entry(place.key, place.size, owner, memory=not place.durable, pins=1)
+                entry = Entry(place.key, place.size, owner, memory=not place.durable)
                 shelf.add(entry)
-            entry.info = info
+            entry.pins += 1
             if entry.rows is None:
-                entry.rows = rows
-            if entry.rows is not None:
-                self._opened(entry, owner)
-        self._written += place.size
+                entry.info, entry.rows = info, rows
+            self._opened(entry, owner)
         return entry
 
     def abandon(self, place: Place, trouble: str = "") -> None:
@@ -342,7 +351,6 @@ class Store:
             assert self._folder is not None  # noqa: S101 - victims come from it
             gone = remove(self._folder.file(victim.key))
             with self._lock:
-                self._close(victim)
                 self._doomed.discard(victim.key)
                 self._gone.add(victim.key)
                 if not gone and victim.key not in self._disk.entries:

@@ -113,3 +113,8 @@ def _check(work: Work, chunk: int, value: ChunkValue, schema: pa.Schema) -> None
 def _closed(values: Iterator[Any]) -> AbstractContextManager[Any]:
     """Generators hold files open: they are closed when the worker stops early."""
     return closing(values) if hasattr(values, "close") else nullcontext()
+
+
+def unforeseen(raised: BaseException) -> Internal:
+    """What users see of an error that nobody foresaw; the log has the rest."""
+    return Internal(f"making a chunk failed with {type(raised).__name__}: {raised}; the server's log has the traceback")

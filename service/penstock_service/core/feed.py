@@ -1,5 +1,6 @@
 """What delivery takes from batching: the steps of one rank, bundle by bundle."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -74,3 +75,4 @@ class Opening:
     rows: int | None  # of one whole epoch over all ranks
     steps: int | None
     datasets: tuple[str, ...]  # NAME@VERSION
+    close: Callable[[], None]  # lets go of what the feed holds; may be called twice

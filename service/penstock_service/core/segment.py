@@ -54,6 +54,12 @@ class Lease(Protocol):
     def release(self) -> None: ...
 
 
+class Hold(Protocol):
+    """Released once or twice."""
+
+    def release(self) -> None: ...
+
+
 class ChunkSource(Protocol):
     """Where mixing gets its chunks from."""
 
@@ -62,6 +68,10 @@ class ChunkSource(Protocol):
     async def lease(self, dataset: DatasetVersion, chunks: Sequence[int]) -> AbstractContextManager[Lease]: ...
 
     def prefetch(self, dataset: DatasetVersion, chunks: Sequence[int]) -> None: ...
+
+    def hold(self, dataset: DatasetVersion) -> Hold:
+        """While held, no chunk of the dataset gives way to another's."""
+        ...
 
 
 class SegmentSource(Protocol):

@@ -1,6 +1,6 @@
 """The control service: what the server is and which datasets it has."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
@@ -40,10 +40,9 @@ class Datasets(Protocol):
 class ControlService(control_pb2_grpc.ControlServicer):
     """Serves `penstock.v1.Control`. Errors travel as status, with the error's code in the trailer `penstock-code`."""
 
-    def __init__(self, datasets: Datasets, version: str, ready: Callable[[], bool]) -> None:
+    def __init__(self, datasets: Datasets, version: str) -> None:
         self._datasets = datasets
         self._version = version
-        self._ready = ready
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.ServerInfo:  # noqa: N802
         return pb.ServerInfo(version=self._version, protocol_min=PROTOCOL, protocol_max=PROTOCOL, capabilities=["grpc"])

@@ -35,6 +35,7 @@ class DataService:
         self._server = server
         self._sessions: dict[str, Session] = {}
         self._draining: str | None = None
+        self._session_ended = asyncio.Event()
 
     def sessions(self) -> list[SessionStatus]:
         return [s.status() for s in self._sessions.values()]
@@ -48,6 +49,12 @@ class DataService:
         self._draining = reason
         for session in self._sessions.values():
             session.drain(reason)
+
+    async def idle(self) -> None:
+        """Returns when no session is open."""
+        while self._sessions:
+            self._session_ended.clear()
+            await self._session_ended.wait()
 
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler to register; replies are bytes already."""
@@ -95,6 +102,8 @@ class DataService:
                     task.result()
         finally:
             del self._sessions[session.who.session]
+            self._session_ended.set()
+            opening.close()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,7 +15,7 @@ from penstock_service.source.arrow_layout import BrokenLayoutError, Layout, is_f
 from penstock_service.source.conform import conform, join_values, row_name
 from penstock_service.source.cut import even_pieces
 from penstock_service.source.digest import sampled_fingerprint
-from penstock_service.source.format import ChunkLimits, Piece, ShardFile, ShardScan, Watch
+from penstock_service.source.format import ChunkLimits, Piece, ShardFile, ShardScan, ShardWatch
 from penstock_service.source.place import storage_errors
 from penstock_service.source.rows import RowStream
 from penstock_service.source.schemas import fixed_row_bytes, plain_schema, twice_named
@@ -29,7 +29,7 @@ class ArrowIpc:
     suffixes = (".arrow", ".feather", ".ipc", ".arrows")
     optional_columns = False
 
-    def scan(self, file: ShardFile, limits: ChunkLimits, watch: Watch) -> ShardScan:
+    def scan(self, file: ShardFile, limits: ChunkLimits, watch: ShardWatch) -> ShardScan:
         with storage_errors(file.full), file.place.open(file.path) as stream:
             layout, whole = _layout(stream, file)
             opened = _Opened(stream)
@@ -47,7 +47,7 @@ class ArrowIpc:
             for unit, span in enumerate(layout.batches):
                 size = int(width * span.rows)
                 pieces.extend(even_pieces(unit, span.rows, size, limits, span.offset, span.length))
-        watch.advance(0)
+        watch.reached(0)
         return ShardScan(schema, rows, self.fingerprint(file), pieces)
 
     def fingerprint(self, file: ShardFile) -> str:
@@ -65,7 +65,7 @@ class ArrowIpc:
                         yield _slice(rows, piece, schema)
 
 
-def _slice(rows: RowStream, piece: Slice, schema: pa.Schema) -> ChunkValue:
+def _slice(rows: RowStream[pa.RecordBatch], piece: Slice, schema: pa.Schema) -> ChunkValue:
     rows.skip_to(piece.unit_row)
     parts = []
     at = piece.first_row
@@ -127,5 +127,6 @@ def _sampled_row_bytes(opened: _Opened, layout: Layout, whole: bool, schema: pa.
     for batch in opened.batches(unit, span.offset, 0 if whole else span.length):
         if batch.num_rows:
             sample = conform(batch.slice(0, _SAMPLE_ROWS), schema, str).rows
-            return max(float(sample.nbytes) / max(sample.num_rows, 1), stored)
+            size: int = sample.nbytes
+            return max(size / max(int(sample.num_rows), 1), stored)
     return stored

@@ -96,7 +96,9 @@ def _file_layout(stream: pa.NativeFile, size: int) -> Layout:
     stream.seek(max(size - tail, 0))
     end = bytes(stream.read(tail))
     if end[4:] != MAGIC:
-        raise BrokenLayoutError(f"truncated: no {MAGIC.decode()} at byte {size - len(MAGIC)}, where the file should end with it")
+        raise BrokenLayoutError(
+            f"truncated: no {MAGIC.decode()} at byte {size - len(MAGIC)}, where the file should end with it"
+        )
     length = _number("<i", end, 0)
     if not 0 < length <= size - tail:
         raise BrokenLayoutError(f"a footer of {length} bytes in a file of {size}")
@@ -142,12 +144,16 @@ def _span(stream: pa.NativeFile, size: int, at: int) -> tuple[int, Span]:
     if length == 0:
         return 0, Span(at, prefix, 0, 0)
     if at + prefix + length > size:
-        raise BrokenLayoutError(f"truncated: the message at byte {at} has {length} bytes of metadata, the file has {size}")
+        raise BrokenLayoutError(
+            f"truncated: the message at byte {at} has {length} bytes of metadata, the file has {size}"
+        )
     stream.seek(at + prefix)
     message = _Table.root(bytes(stream.read(length)))
     kind = message.number(1, "<B")
     body = message.number(3, "<q")
     if body < 0 or at + prefix + length + body > size:
-        raise BrokenLayoutError(f"truncated: the message at byte {at} ends at byte {at + prefix + length + body} of {size}")
+        raise BrokenLayoutError(
+            f"truncated: the message at byte {at} ends at byte {at + prefix + length + body} of {size}"
+        )
     rows = message.table(2).number(0, "<q") if kind == _BATCH else 0
     return kind, Span(at, prefix + length + body, body, rows)

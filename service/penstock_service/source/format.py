@@ -72,7 +72,7 @@ class ScanStoppedError(ServiceError):
 
 @dataclass
 class Watch:
-    """Progress of a scan that many threads make, and the way to stop them."""
+    """Progress of a scan that many threads make, and the way to stop them. The callback is called by one at a time."""
 
     total_bytes: int
     total_shards: int
@@ -84,28 +84,35 @@ class Watch:
     _said: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def advance(self, amount: int) -> None:
-        """So many more bytes of a shard have been looked at."""
-        if self.stopped:
+    def add(self, amount: int, shards: int = 0) -> None:
+        with self._lock:
+            self.done_bytes += amount
+            self.done_shards += shards
+            now = time.monotonic()
+            last = shards > 0 and self.done_shards == self.total_shards
+            if self.callback is not None and (last or now - self._said >= self.every_seconds):
+                self._said = now
+                self.callback(self.done_bytes, self.total_bytes, self.done_shards, self.total_shards)
+
+
+@dataclass
+class ShardWatch:
+    """Progress of one shard of a scan."""
+
+    watch: Watch
+    size: int
+    seen: int = 0
+
+    def reached(self, position: int) -> None:
+        """The shard has been looked at up to `position`."""
+        if self.watch.stopped:
             raise ScanStoppedError("the scan was stopped")
-        with self._lock:
-            self.done_bytes = min(self.done_bytes + amount, self.total_bytes)
-            self._say()
+        position = min(position, self.size)
+        self.watch.add(position - self.seen)
+        self.seen = position
 
-    def finish_shard(self, left: int) -> None:
-        """A shard is done; `left` bytes of it did not need to be read."""
-        with self._lock:
-            self.done_shards += 1
-            self.done_bytes = min(self.done_bytes + left, self.total_bytes)
-            self._say(last=self.done_shards == self.total_shards)
-
-    def _say(self, last: bool = False) -> None:
-        if self.callback is None:
-            return
-        now = time.monotonic()
-        if last or now - self._said >= self.every_seconds:
-            self._said = now
-            self.callback(self.done_bytes, self.total_bytes, self.done_shards, self.total_shards)
+    def finish(self) -> None:
+        self.watch.add(self.size - self.seen, shards=1)
 
 
 class Format(Protocol):
@@ -124,7 +131,7 @@ class Format(Protocol):
         """May a shard lack a column that others have? Its rows are null there."""
         ...
 
-    def scan(self, file: ShardFile, limits: ChunkLimits, watch: Watch) -> ShardScan:
+    def scan(self, file: ShardFile, limits: ChunkLimits, watch: ShardWatch) -> ShardScan:
         """Rows, schema, fingerprint and cuts of one shard. Raises DataError for what is corrupt or truncated."""
         ...
 

@@ -13,7 +13,7 @@ from penstock_service.core.errors import DataError
 from penstock_service.source.conform import conform, join_values, row_name
 from penstock_service.source.cut import even_pieces
 from penstock_service.source.digest import sampled_fingerprint
-from penstock_service.source.format import ChunkLimits, Piece, ShardFile, ShardScan, Watch
+from penstock_service.source.format import ChunkLimits, Piece, ShardFile, ShardScan, ShardWatch
 from penstock_service.source.place import Place, storage_errors
 from penstock_service.source.rows import RowStream
 from penstock_service.source.schemas import fixed_row_bytes, plain_schema, twice_named
@@ -28,7 +28,7 @@ class Parquet:
     suffixes = (".parquet", ".pq", ".parq")
     optional_columns = False
 
-    def scan(self, file: ShardFile, limits: ChunkLimits, watch: Watch) -> ShardScan:
+    def scan(self, file: ShardFile, limits: ChunkLimits, watch: ShardWatch) -> ShardScan:
         with storage_errors(f"{file.full} (footer at byte {max(file.state.size - 8, 0)})"), _open(file) as opened:
             footer = opened.metadata
             schema = plain_schema(opened.schema_arrow)
@@ -44,7 +44,7 @@ class Parquet:
             if width is None:  # encoded values are hardly ever bigger than decoded ones
                 size = max(size, group.total_byte_size)
             pieces.extend(even_pieces(unit, group.num_rows, size, limits))
-        watch.advance(0)
+        watch.reached(0)
         return ShardScan(schema, footer.num_rows, self.fingerprint(file), pieces)
 
     def fingerprint(self, file: ShardFile) -> str:
@@ -106,7 +106,8 @@ def _sampled_row_bytes(opened: pq.ParquetFile, schema: pa.Schema) -> float:
             continue
         for batch in opened.iter_batches(batch_size=_SAMPLE_ROWS, row_groups=[unit], use_threads=False):
             value = conform(batch, schema, str)
-            return float(value.rows.nbytes) / max(value.rows.num_rows, 1)
+            size: int = value.rows.nbytes
+            return size / max(int(value.rows.num_rows), 1)
     return 0.0
 
 

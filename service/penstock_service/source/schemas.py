@@ -72,7 +72,7 @@ def twice_named(names: list[str]) -> str | None:
 
 
 def join_schemas(a: pa.Schema, b: pa.Schema, a_optional: bool, b_optional: bool) -> tuple[pa.Schema, list[Widened]]:
-    """The schema that holds rows of both. Raises ConflictError; a column that one side lacks is one unless optional there.
+    """The schema that holds rows of both. Raises ConflictError, also for a column that one side lacks and may not.
 
     Columns keep the order of `a`; what only `b` has follows.
     """

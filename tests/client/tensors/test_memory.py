@@ -106,3 +106,12 @@ def test_views_in_shared_dictionaries_are_apart(receive: Receive) -> None:
     assert step["x"].tolist() == [11, 21, 11]
     assert codes.dictionary.to_pylist() == [10, 20]
     assert torch.is_tensor(step["x"])
+
+
+def test_nan_is_not_written_into_bytes_that_are_not_ours() -> None:
+    batch = pa.record_batch({"x": pa.array([1.0, None, 3.0], pa.float32())})
+    data = bytes(batch.serialize())
+    foreign = pa.ipc.read_record_batch(pa.py_buffer(data), batch.schema)
+    for output in ("mlx", "torch", "numpy"):
+        assert np.isnan(plan_columns(batch.schema, output).open(foreign, None).rows(0, 3)["x"].tolist()[1])
+    assert data == bytes(batch.serialize())

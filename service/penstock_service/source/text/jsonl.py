@@ -1,16 +1,15 @@
 """JSON lines (one object per line) and JSON documents (an array of objects, or objects one after another)."""
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 import pyarrow.types as t
 
-from penstock_service.source.blocks import U8, BadSyntaxError, Cut, RowBlock
 from penstock_service.source.conform import cast_array, one_batch
-from penstock_service.source.lines import cut_filled_lines, first_and_last_bytes
-from penstock_service.source.objects import find_objects, one_per_line
 from penstock_service.source.schemas import Widened, join_schemas
-from penstock_service.source.syntax import Head
+from penstock_service.source.text.blocks import U8, BadSyntaxError, Cut, RowBlock
+from penstock_service.source.text.lines import cut_filled_lines, first_and_last_bytes
+from penstock_service.source.text.objects import find_objects, one_per_line
+from penstock_service.source.text.syntax import Head, Inferred
 
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
@@ -29,11 +28,12 @@ class JsonLines:
     def cut(self, data: U8, last: bool, head: Head, whole: bool) -> Cut:
         return cut_filled_lines(data, last)
 
-    def infer(self, block: RowBlock, head: Head) -> pa.Table:
+    def infer(self, block: RowBlock, head: Head) -> Inferred:
         self.check(block)
         options = pj.ReadOptions(use_threads=True, block_size=max(_INFER_BLOCK, int(block.lengths().max()) + 1))
         table = pj.read_json(pa.BufferReader(block.buffer()), read_options=options)
-        return table.cast(pa.schema([pa.field(f.name, _no_times(f.type)) for f in table.schema]))
+        schema = pa.schema([pa.field(f.name, _no_times(f.type)) for f in table.schema])
+        return Inferred(table.num_rows, schema, table.nbytes)
 
     def parse(self, block: RowBlock, head: Head, schema: pa.Schema) -> pa.RecordBatch:
         self.check(block)
@@ -122,7 +122,3 @@ def _json_type(kind: pa.DataType) -> pa.DataType:
     if t.is_integer(kind) or t.is_boolean(kind) or t.is_string(kind):
         return kind
     return pa.null()
-
-
-def empty_positions() -> np.ndarray:
-    return np.empty(0, np.int64)

@@ -7,7 +7,7 @@ nor a search for line ends alone is right.
 
 import numpy as np
 
-from penstock_service.source.blocks import I64, LINE_END, U8, Cut
+from penstock_service.source.text.blocks import I64, LINE_END, U8, Cut
 
 _QUOTE = 34
 _RETURN = 13

@@ -74,6 +74,10 @@ class RowBlock:
         before = np.searchsorted(line_ends, self.starts[np.asarray(rows, np.int64)])
         return [self.line + int(n) + 1 for n in before]
 
+    def line_before(self, row: int) -> int:
+        """Line ends before a row."""
+        return self.line + int(np.count_nonzero(self.data[: int(self.starts[row])] == LINE_END))
+
     def lengths(self) -> I64:
         """Bytes of each row, with the blank lines behind it."""
         return np.diff(self.starts, append=self.end)
@@ -116,7 +120,7 @@ def row_blocks(
     while not last:
         data: U8 = np.empty(len(rest) + want + 1, np.uint8)  # one byte more: room for a missing line end
         data[: len(rest)] = rest
-        fresh = memoryview(data)[len(rest) : -1]
+        fresh = data.data[len(rest) : -1]
         got = source.fill(fresh)
         last = got < want
         if tap is not None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from penstock_service.source.blocks import I64, LINE_END, U8
+from penstock_service.source.text.blocks import I64, LINE_END, U8
 
 _QUOTE, _BACKSLASH, _OPEN, _CLOSE, _SPACE = 34, 92, 123, 125, 32
 _BETWEEN = np.zeros(256, np.bool_)
@@ -66,7 +66,8 @@ def _unescaped_quotes(data: U8) -> I64:
     run = np.arange(len(slashes)) - first_of_run + 1
     before = np.searchsorted(slashes, quotes) - 1
     escaped = (before >= 0) & (slashes[before] == quotes - 1) & (run[before] % 2 == 1)
-    return quotes[~escaped]
+    unescaped: I64 = quotes[~escaped]
+    return unescaped
 
 
 def _stray(data: U8, starts: I64, stops: I64, tail: int) -> int:

@@ -1,15 +1,13 @@
 """What a text format must be able to do, and how rows that do not parse are found."""
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 
-from penstock_service.source.blocks import U8, Cut, RowBlock
 from penstock_service.source.place import reason_of
 from penstock_service.source.schemas import Widened
-
-T = TypeVar("T")
+from penstock_service.source.text.blocks import U8, Cut, RowBlock
 
 
 class Head(NamedTuple):
@@ -19,6 +17,14 @@ class Head(NamedTuple):
     lines: int
     columns: tuple[str, ...] = ()  # a CSV header
     array: bool = False  # a JSON document that is one array
+
+
+class Inferred(NamedTuple):
+    """What a block's rows are like."""
+
+    num_rows: int
+    schema: pa.Schema
+    nbytes: int  # when parsed
 
 
 class Syntax(Protocol):
@@ -43,8 +49,8 @@ class Syntax(Protocol):
         """Row boundaries. `whole`: the end of `data` is the end of the file if `last`. Raises BadSyntaxError."""
         ...
 
-    def infer(self, block: RowBlock, head: Head) -> pa.Table:
-        """All rows, in types that fit them. Raises ArrowInvalid if one does not parse, or two disagree."""
+    def infer(self, block: RowBlock, head: Head) -> "Inferred":
+        """Types that fit all rows. Raises ArrowInvalid if one does not parse, or two disagree."""
         ...
 
     def parse(self, block: RowBlock, head: Head, schema: pa.Schema) -> pa.RecordBatch:
@@ -56,12 +62,20 @@ class Syntax(Protocol):
         ...
 
 
-class Part(NamedTuple):
+class Counted(Protocol):
+    @property
+    def num_rows(self) -> int: ...
+
+
+T = TypeVar("T", bound=Counted)
+
+
+class Part(NamedTuple, Generic[T]):
     """Rows of a block that parsed together."""
 
     first: int
     rows: int
-    value: pa.Table | pa.RecordBatch
+    value: T
 
 
 class BadRow(NamedTuple):
@@ -69,14 +83,12 @@ class BadRow(NamedTuple):
     reason: str
 
 
-def isolate(
-    block: RowBlock, attempt: Callable[[RowBlock], pa.Table | pa.RecordBatch]
-) -> tuple[list[Part], list[BadRow]]:
+def isolate(block: RowBlock, attempt: Callable[[RowBlock], T]) -> tuple[list[Part[T]], list[BadRow]]:
     """All rows of `block` that `attempt` can do, and those that it cannot do even alone.
 
     In the normal case one call; each bad row costs about twice the work of its block.
     """
-    parts: list[Part] = []
+    parts: list[Part[T]] = []
     bad: list[BadRow] = []
     todo = [(0, block.num_rows)]
     while todo:
@@ -84,8 +96,7 @@ def isolate(
         try:
             part = block.slice(first, end - first)
             value = attempt(part)
-            if value.num_rows != end - first:
-                raise pa.ArrowInvalid(f"{value.num_rows} rows found where one is expected")
+            _check_count(value, end - first)
         except (pa.ArrowInvalid, ValueError) as error:
             if end - first == 1:
                 bad.append(BadRow(first, plain_reason(error)))
@@ -95,6 +106,12 @@ def isolate(
         else:
             parts.append(Part(first, end - first, value))
     return parts, bad
+
+
+def _check_count(value: Counted, rows: int) -> None:
+    """What parses to more or fewer rows than were cut is wrong somewhere: rows would be shifted."""
+    if value.num_rows != rows:
+        raise pa.ArrowInvalid(f"{value.num_rows} rows found where {rows} should be")
 
 
 def plain_reason(error: Exception) -> str:

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from penstock_service.source.blocks import I64, LINE_END, U8, Cut
+from penstock_service.source.text.blocks import I64, LINE_END, U8, Cut
 
+_RETURN = 13
 _SPACES = np.zeros(256, np.bool_)
 _SPACES[[9, 10, 13, 32]] = True
 
@@ -27,9 +28,10 @@ def cut_filled_lines(data: U8, last: bool) -> Cut:
 
 
 def first_and_last_bytes(data: U8, starts: I64) -> tuple[U8, U8]:
-    """The first and the last byte of each row that is not white space; rows hold at least one. `data` ends with them."""
+    """The first and the last byte of each row that are not white space; each row has some, `data` ends with them."""
     first = data[starts]
     ends = np.append(starts[1:], len(data)) - 1  # the line end
+    ends -= data[ends - 1] == _RETURN
     final = data[ends - 1]
     if _SPACES[first].any() or _SPACES[final].any():
         filled = np.flatnonzero(~_SPACES[data])

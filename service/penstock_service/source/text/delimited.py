@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.types as t
 
-from penstock_service.source.blocks import U8, BadSyntaxError, Cut, RowBlock
 from penstock_service.source.conform import cast_array, one_batch
-from penstock_service.source.jsonl import byte_order_mark
-from penstock_service.source.quotes import cut_records
 from penstock_service.source.schemas import Widened, twice_named
-from penstock_service.source.syntax import Head
+from penstock_service.source.text.blocks import U8, BadSyntaxError, Cut, RowBlock
+from penstock_service.source.text.jsonl import byte_order_mark
+from penstock_service.source.text.quotes import cut_records
+from penstock_service.source.text.syntax import Head, Inferred
 
 _INFER_BLOCK = 1 << 20
 _QUOTE = 34
@@ -54,7 +54,7 @@ class Delimited:
             raise BadSyntaxError(found.end, "in this row a quote is opened and never closed")
         return found
 
-    def infer(self, block: RowBlock, head: Head) -> pa.Table:
+    def infer(self, block: RowBlock, head: Head) -> Inferred:
         data = block.bytes()
         quoted = bool((data == _QUOTE).any())
         size = len(data) + 1 if quoted else max(_INFER_BLOCK, int(block.lengths().max()) + 1)
@@ -64,10 +64,9 @@ class Delimited:
             parse_options=self._parsing(quoted),
             convert_options=_converting({}, None),
         )
-        kinds = {f.name: pa.string() if t.is_binary(f.type) else f.type for f in table.schema}
-        # a cell that is no UTF-8 makes Arrow call the column binary; the type is text, and that row an error when read
-        return pa.table([pa.nulls(table.num_rows, k) if k != table.schema.field(n).type else table[n]
-                         for n, k in kinds.items()], names=list(kinds))
+        # a cell that is no UTF-8 makes Arrow call its column binary; it is text, and that row an error when read
+        kinds = [pa.field(f.name, pa.string() if t.is_binary(f.type) else f.type) for f in table.schema]
+        return Inferred(table.num_rows, pa.schema(kinds), table.nbytes)
 
     def parse(self, block: RowBlock, head: Head, schema: pa.Schema) -> pa.RecordBatch:
         data = block.bytes()

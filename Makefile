@@ -1,0 +1,46 @@
+# `make` alone lists the targets. Everything runs in .venv, which `make setup` builds and keeps up to date.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help setup proto demo test check cover examples clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP)  ## build .venv with everything; again only when pyproject.toml or constraints.txt changed
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[service,torch,mlx,dev]'
+	touch $@
+
+proto: $(STAMP)  ## regenerate the checked-in protobuf code
+	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
+		penstock_proto/v1/data.proto penstock_proto/v1/control.proto
+
+demo: $(STAMP)  ## start a server on real data and train two small models from it
+	$(BIN)/python examples/demo.py
+
+test: $(STAMP)  ## all tests but those that take minutes
+	$(PYTEST) -n 2 -m "not examples" tests
+
+check: $(STAMP)  ## style, types, layers, freshness of generated code
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST) -q tests/test_proto_fresh.py
+
+cover: $(STAMP)  ## branch coverage of the tests; HTML in htmlcov/
+	$(PYTEST) -n 2 -m "not examples" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests
+
+examples: $(STAMP)  ## what takes minutes: the examples as users run them, the Dockerfile's commands
+	$(PYTEST) -m examples tests
+
+clean:  ## caches and reports; .venv stays
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage* htmlcov build dist .demo
+	find client service proto tests examples benchmarks -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,111 @@
+"""What operators may ask of the running server: implements `admin.operations.Operations`."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from penstock_service.admin.operations import ServerInformation
+from penstock_service.app.lag import LagProbe
+from penstock_service.app.library import Library
+from penstock_service.chunks.chunks import Chunks
+from penstock_service.config import Settings
+from penstock_service.core.channel import Counters
+from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.deliver.data import DataService
+from penstock_proto.v1 import PROTOCOL
+
+
+@dataclass
+class Addresses:
+    """Where the server really listens; filled in when it does."""
+
+    grpc: str
+    http: str
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+class ServerOperations:
+    """Reads the stages' own numbers when asked; keeps none itself."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        addresses: Addresses,
+        version: str,
+        library: Library,
+        chunks: Chunks,
+        data: DataService,
+        counters: Counters,
+        lag: LagProbe,
+        checks: Callable[[], dict[str, bool]],
+    ) -> None:
+        self._settings = settings
+        self._addresses = addresses
+        self._version = version
+        self._library = library
+        self._chunks = chunks
+        self._data = data
+        self._counters = counters
+        self._lag = lag
+        self._checks = checks
+
+    def checks(self) -> dict[str, bool]:
+        return self._checks()
+
+    async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
+        return await self._library.datasets(text, tag)
+
+    async def register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
+        return await self._library.register(name, path, description, tags)
+
+    async def dataset(self, name: str) -> DatasetVersion:
+        return await self._library.dataset(name)
+
+    async def remove(self, name: str) -> DatasetVersion:
+        return await self._library.remove(name)
+
+    def sessions(self) -> list[SessionStatus]:
+        return self._data.sessions()
+
+    def numbers(self) -> Numbers:
+        totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
+        return Numbers(
+            rows_sent=dict(totals.rows),
+            bytes_sent=totals.bytes,
+            steps_sent=totals.steps,
+            bundles_sent=totals.bundles,
+            sessions=len(self._data.sessions()),
+            sessions_total=totals.sessions,
+            stage_seconds={
+                "read": chunks.making_seconds,
+                "mix": values.get("mix_seconds", 0.0),
+                "gather": values.get("gather_seconds", 0.0),
+                "send": totals.send_seconds,
+            },
+            wait_seconds=dict(totals.waits),
+            errors=dict(totals.errors),
+            data_errors=int(values.get("data_errors", 0)),
+            chunks_made=chunks.made,
+            chunk_hits=chunks.hits,
+            segments_built=int(values.get("segments_built", 0)),
+            bounds=chunks.bounds,
+            workers=chunks.workers,
+            workers_restarted=chunks.workers_restarted,
+            loop_lag_seconds=self._lag.worst,
+        )
+
+    def info(self) -> ServerInformation:
+        return ServerInformation(
+            version=self._version,
+            protocol_min=PROTOCOL,
+            protocol_max=PROTOCOL,
+            capabilities=("grpc",),
+            grpc=self._addresses.grpc,
+            http=self._addresses.http,
+            state_dir=str(self._settings.state_dir),
+            store_dir=str(self._settings.store_dir),
+            started_at=self._addresses.started_at,
+            pid=os.getpid(),
+        )

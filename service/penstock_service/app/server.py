@@ -1,0 +1,187 @@
+"""The server as a whole: what is started in which order, and what ends it."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from penstock_service.admin.http import make_http
+from penstock_service.app.lag import LagProbe
+from penstock_service.app.library import Library
+from penstock_service.app.lock import StateLock
+from penstock_service.app.operations import Addresses, ServerOperations
+from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.web import WebServer
+from penstock_service.chunks.chunks import Chunks
+from penstock_service.chunks.executor import Executor, ThreadExecutor
+from penstock_service.chunks.store import Store
+from penstock_service.config import Settings
+from penstock_service.config.addresses import host_and_port
+from penstock_service.core.channel import Bound, Counters
+from penstock_service.core.feed import Opening
+from penstock_service.core.plan import PoolDefaults
+from penstock_service.deliver.control import ControlService
+from penstock_service.deliver.data import DataService
+from penstock_service.deliver.server import GrpcServer
+from penstock_service.deliver.session import Limits
+from penstock_service.source.read import read_task
+from penstock_service.source.registry import Registry
+from penstock_service.source.format import ChunkLimits
+
+from penstock_proto.v1 import data_pb2
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """start, drain, stop. `stop` may be called twice, or after a `start` that failed, and leaves nothing behind."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._version = f"penstock {version('penstock')}"
+        self._lock = StateLock(settings.state_dir)
+        self._addresses = Addresses(settings.grpc, settings.http)
+        self._counters = Counters()
+        self._lag = LagProbe()
+        self._web = WebServer(settings.http)
+        self._up = {"registry": False, "workers": False, "grpc": False, "not draining": True}
+        self._stack = contextlib.AsyncExitStack()
+
+    @property
+    def addresses(self) -> Addresses:
+        return self._addresses
+
+    async def start(self) -> None:
+        """Scan what was named, then listen.
+
+        Raises:
+            ServiceError: something named cannot be served, or an address or folder is taken.
+        """
+        settings = self._settings
+        self._lock.acquire()
+        self._stack.callback(self._lock.release)
+        http_port = self._web.bind()
+        self._stack.push_async_callback(self._web.stop)
+        self._addresses.http = _with_port(settings.http, http_port)
+
+        limits = ChunkLimits(rows=settings.chunk_rows, bytes=settings.chunk_bytes)
+        registry = await asyncio.to_thread(Registry, settings.state_dir, limits)
+        self._stack.callback(registry.close)
+        self._chunks = Chunks(
+            read_task,
+            Store(settings.store_dir, settings.store_bytes),
+            _executor(settings),
+            Bound("read_ahead", settings.read_ahead_bytes),
+        )
+        self._data = DataService(
+            self._subscribe,
+            Limits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
+            settings.max_sessions,
+            self._version,
+        )
+        self._library = Library(registry, self._data.datasets_in_use)
+        defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
+        self._subscriptions = Subscriptions(self._library.lookup, self._chunks, defaults, self._counters)
+
+        # Worker processes, if any, begin before gRPC does: nothing may fork a process that speaks gRPC.
+        self._stack.push_async_callback(self._chunks.stop)
+        await self._chunks.start()
+        self._up["workers"] = True
+        self._stack.push_async_callback(self._subscriptions.stop)
+        operations = self._operations()
+        await self._web.start(make_http(operations, address=settings.http))
+        for argument in settings.dataset_arguments:
+            await self._library.register(argument.name or "", str(Path(argument.path).absolute()), "", ())
+        self._up["registry"] = True
+
+        control = ControlService(self._library, self._version)
+        self._grpc = GrpcServer(settings.grpc, self._data, control)
+        self._stack.push_async_callback(self._grpc.stop, 0.5)
+        grpc_port = await self._grpc.start()
+        self._addresses.grpc = _with_port(settings.grpc, grpc_port)
+        self._lag.start()
+        self._stack.push_async_callback(self._lag.stop)
+        self._lock.note({"grpc": self._addresses.grpc, "http": self._addresses.http})
+        self._up["grpc"] = True
+
+    async def drain(self, reason: str) -> None:
+        """Not ready any more; streams finish the bundle in hand. Returns when they have, or the grace is over."""
+        self._up["not draining"] = False
+        await self._grpc.drain(reason)
+        try:
+            async with asyncio.timeout(self._settings.grace):
+                await self._data.idle()
+        except TimeoutError:
+            _log.warning("%d sessions did not end within the grace of %g s", len(self._data.sessions()), self._settings.grace)
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    async def _subscribe(self, request: data_pb2.Open) -> Opening:
+        return await self._subscriptions.open(request)
+
+    def _operations(self) -> ServerOperations:
+        return ServerOperations(
+            self._settings,
+            self._addresses,
+            version("penstock"),
+            self._library,
+            self._chunks,
+            self._data,
+            self._counters,
+            self._lag,
+            lambda: dict(self._up),
+        )
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or Ctrl-C; a second one ends at once."""
+    server = Server(settings)
+    ending = asyncio.Event()
+    asked = 0
+
+    def asked_to_end() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            # Crash-only: everything that matters is in files that survive it.
+            sys.stderr.write("penstock: ended at once, as asked twice\n")
+            os._exit(130)
+        ending.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked_to_end)
+    starting = loop.create_task(server.start())
+    try:
+        waiting = loop.create_task(ending.wait())
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            print(f"penstock ready grpc={server.addresses.grpc} http={server.addresses.http}", flush=True)
+            await waiting
+            _log.info("draining")
+            await server.drain("the server was asked to stop")
+    finally:
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        await server.stop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+    return 0
+
+
+def _executor(settings: Settings) -> Executor:
+    if settings.worker_kind == "processes":
+        from penstock_service.chunks.processes import ProcessExecutor
+        return ProcessExecutor(settings.workers)
+    return ThreadExecutor(settings.workers)
+
+
+def _with_port(address: str, port: int) -> str:
+    host = host_and_port(address)[0]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,236 @@
+"""The registry: names for fixed lists of shards, kept in the state folder."""
+
+import difflib
+import logging
+import re
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.errors import DataError, InvalidRequest, NotFound, SourceUnreadable
+from penstock_service.source.discover import Found, discover
+from penstock_service.source.format import ChunkLimits, ProgressCallback
+from penstock_service.source.manifest import load_manifest, save_manifest
+from penstock_service.source.registry_db import RegistryDb, Row
+from penstock_service.source.scan import scan, version_of
+
+log = logging.getLogger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_NAMED = 3
+_ORPHAN_SECONDS = 3600
+
+Versions = list[DatasetVersion]
+
+
+class Registry:
+    """Datasets by name. All methods block and may be called from any thread.
+
+    Crash-safe: a manifest is complete on disk before the row that points to it, and SQLite commits rows.
+    """
+
+    def __init__(self, state_dir: str | Path, limits: ChunkLimits | None = None) -> None:
+        """Opens or makes the registry under `state_dir`. Raises SourceUnreadable."""
+        self._limits = limits or ChunkLimits()
+        self._manifests = Path(state_dir) / "manifests"
+        try:
+            self._manifests.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SourceUnreadable(f"state folder {state_dir} cannot be made: {error.strerror}") from error
+        self._db = RegistryDb(Path(state_dir) / "registry.sqlite")
+        self._lock = threading.RLock()  # between finding a row and loading its manifest, nobody removes it
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._db.close()
+
+    def register(
+        self,
+        name: str,
+        path: str,
+        *,
+        description: str | None = None,
+        tags: Sequence[str] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> DatasetVersion:
+        """Makes what `path` holds now the newest version of `name`.
+
+        The same content is the same version. Files are scanned only if one of them, or the limits, differ from what a
+        manifest holds. `description` and `tags` stay as they are if not given. Raises InvalidRequest, DataError,
+        SourceUnreadable, SourceChanged.
+        """
+        check_name(name)
+        found = discover(path)
+        with self._lock:
+            row = self._same_files(found)
+            if row is not None:
+                return self._commit(row, name, path, description, tags)
+        row = self._scanned(found, progress)  # takes long: others may use the registry meanwhile
+        with self._lock:
+            return self._commit(row, name, path, description, tags)
+
+    def get(self, name: str) -> DatasetVersion:
+        """The newest version of a dataset, or the one that `name@version` pins (the first digits of it will do).
+
+        Raises NotFound that names the nearest names.
+        """
+        with self._lock:
+            return self._load(self._find(name))
+
+    def list(self) -> Versions:
+        """The newest version of each dataset, by name."""
+        with self._lock:
+            return [self._load(row) for row in self._db.newest()]
+
+    def search(self, text: str = "", tag: str = "") -> Versions:
+        """Datasets whose name, description, tags or columns hold `text` (in any case) and that have the tag `tag`."""
+        wanted = text.casefold()
+        found = []
+        with self._lock:
+            for row in self._db.newest():
+                columns = pa.ipc.read_schema(pa.py_buffer(row.schema)).names
+                words = " ".join((row.name, row.description, *row.tags, *columns)).casefold()
+                if wanted in words and (not tag or tag in row.tags):
+                    found.append(self._load(row))
+        return found
+
+    def notes(self, name: str) -> tuple[str, ...]:
+        """What the scan found worth saying: widened columns, malformed rows, files read once or ignored."""
+        return self._find(name).notes
+
+    def remove(self, name: str) -> int:
+        """Forgets a dataset, or the one version of `name@version`; files stay. Gives how many versions went."""
+        with self._lock:
+            row = self._find(name)
+            folders = self._db.delete(row.name, row.version if "@" in name else None)
+            self._drop_unused(folders)
+        return len(folders)
+
+    def _commit(
+        self, row: Row, name: str, path: str, description: str | None, tags: Sequence[str] | None
+    ) -> DatasetVersion:
+        """Points `name` to the manifest of `row`."""
+        known = self._db.versions(name)
+        same = next((old for old in known if old.version == row.version), None)
+        before = next(iter(known), None)
+        row = replace(
+            row,
+            name=name,
+            path=path,
+            description=description if description is not None else before.description if before else "",
+            tags=tuple(tags) if tags is not None else before.tags if before else (),
+            registered_at=same.registered_at if same else datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        replaced = self._db.put(row)
+        self._drop_unused([replaced] if replaced else [])
+        return self._load(row)
+
+    def _find(self, name: str) -> Row:
+        bare, at, version = name.partition("@")
+        rows = self._db.versions(bare)
+        if not rows:
+            raise NotFound(self._no_such(bare))
+        if not at:
+            return rows[0]
+        matching = [row for row in rows if version and row.version.startswith(version)]
+        if len(matching) != 1:
+            what = "no version" if not matching else f"{len(matching)} versions that begin with"
+            shown = ", ".join(row.version for row in rows[:_NAMED])
+            raise NotFound(f"dataset {bare!r} has {what} {version!r}. It has {len(rows)}, the newest first: {shown}")
+        return matching[0]
+
+    def _no_such(self, name: str) -> str:
+        names = [row.name for row in self._db.newest()]
+        if not names:
+            return f"no dataset {name!r}: none is registered yet. Register one: penstock serve NAME=PATH"
+        near = difflib.get_close_matches(name, names, n=_NAMED, cutoff=0.4)
+        hint = (
+            f"Did you mean {' or '.join(near)}?"
+            if near
+            else f"There are {', '.join(names[:_NAMED])}" + (" ..." if len(names) > _NAMED else ".")
+        )
+        return f"no dataset {name!r} among the {len(names)} registered. {hint}"
+
+    def _same_files(self, found: Found) -> Row | None:
+        """A version, of whatever name, that was made of exactly these files as they are now."""
+        paths = [file.path for file in found.files]
+        states = [tuple(file.state) for file in found.files]
+        for row in self._db.at_root(found.root):
+            if (row.chunk_rows, row.chunk_bytes) != (self._limits.rows, self._limits.bytes):
+                continue
+            try:
+                shards = load_manifest(self._manifests / row.folder).shards
+            except DataError as error:
+                log.warning("%s@%s: %s", row.name, row.version, error)
+                continue
+            known = zip(shards["size"].to_pylist(), shards["mtime_ns"].to_pylist(), strict=True)
+            if shards["path"].to_pylist() == paths and list(known) == states:
+                return row
+        return None
+
+    def _scanned(self, found: Found, progress: ProgressCallback | None) -> Row:
+        """Scans; writes a new manifest folder that no row points to yet."""
+        scanned = scan(found, self._limits, progress)
+        for note in scanned.notes:
+            log.info("%s: %s", found.root, note)
+        folder = uuid.uuid4().hex
+        save_manifest(scanned.manifest, self._manifests / folder)
+        return Row(
+            name="",
+            version=version_of(scanned.schema, scanned.manifest.shards),
+            path="",
+            root=found.root,
+            schema=scanned.schema.serialize().to_pybytes(),
+            folder=folder,
+            chunk_rows=self._limits.rows,
+            chunk_bytes=self._limits.bytes,
+            description="",
+            tags=(),
+            notes=scanned.notes,
+            registered_at="",
+        )
+
+    def _drop_unused(self, folders: Sequence[str]) -> None:
+        """Removes manifests that no version needs, also those that a crash left behind an hour ago or earlier.
+
+        Those still mapped stay readable until they are let go.
+        """
+        used = self._db.folders()
+        for folder in self._manifests.iterdir():
+            if folder.name in used:
+                continue
+            try:
+                age = time.time() - folder.stat().st_mtime
+            except FileNotFoundError:  # another process was quicker
+                continue
+            if folder.name in folders or age > _ORPHAN_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _load(self, row: Row) -> DatasetVersion:
+        return DatasetVersion(
+            name=row.name,
+            version=row.version,
+            root=row.root,
+            schema=pa.ipc.read_schema(pa.py_buffer(row.schema)),
+            manifest=load_manifest(self._manifests / row.folder),
+            path=row.path,
+            description=row.description,
+            tags=row.tags,
+            registered_at=row.registered_at,
+        )
+
+
+def check_name(name: str) -> None:
+    """Raises InvalidRequest where `name` cannot be a dataset's."""
+    if not _NAME.fullmatch(name):
+        raise InvalidRequest(
+            f"dataset name {name!r}: 1 to 128 letters (A-Z, a-z), digits, '.', '_' or '-', the first a letter or digit"
+        )
