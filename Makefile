@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto demo test check cover examples clean
+.PHONY: help setup proto demo test check bench cover examples clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,10 @@ check: $(STAMP)  ## style, types, layers, freshness of generated code
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/test_proto_fresh.py
+
+bench: $(STAMP)  ## rows/s, GB/s and CPU-seconds per GB at the trainer; JSON in benchmarks/results/
+	mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/throughput.py --json benchmarks/results/throughput.json
 
 cover: $(STAMP)  ## branch coverage of the tests; HTML in htmlcov/
 	$(PYTEST) -n 2 -m "not examples" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests

@@ -54,15 +54,17 @@ def server(folder: Path) -> Iterator[tuple[str, str]]:
         # A session of its own: whatever it starts can be counted at the end, and Ctrl-C reaches us first.
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
     try:
-        yield wait_until_ready(process, log)
-        stop(process, log)
+        yield wait_until_ready(process)
+        stop(process)
+    except DemoError as error:
+        raise DemoError(f"{error}. The end of the server's log:\n{tail(log)}") from error
     finally:
         if is_alive(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def wait_until_ready(process: subprocess.Popen[str], log: Path) -> tuple[str, str]:
+def wait_until_ready(process: subprocess.Popen[str]) -> tuple[str, str]:
     """Reads the server's output up to the line that says where it listens."""
     found: list[tuple[str, str]] = []
     ready = threading.Event()
@@ -78,9 +80,9 @@ def wait_until_ready(process: subprocess.Popen[str], log: Path) -> tuple[str, st
 
     threading.Thread(target=read, daemon=True).start()
     if not ready.wait(READY_WITHIN):
-        raise DemoError(f"the server was not ready after {READY_WITHIN:.0f} s. Its log:\n{tail(log)}")
+        raise DemoError(f"the server was not ready after {READY_WITHIN:.0f} s")
     if not found:
-        raise DemoError(f"the server ended with code {process.wait(STOPPED_WITHIN)}. Its log:\n{tail(log)}")
+        raise DemoError(f"the server ended with code {process.wait(STOPPED_WITHIN)}")
     return found[0]
 
 
@@ -116,15 +118,15 @@ def show_metrics(http: str) -> None:
     print("\n".join(counted[:3]))
 
 
-def stop(process: subprocess.Popen[str], log: Path) -> None:
+def stop(process: subprocess.Popen[str]) -> None:
     """SIGTERM, and nothing may be left of it."""
     process.send_signal(signal.SIGTERM)
     try:
         code = process.wait(STOPPED_WITHIN)
     except subprocess.TimeoutExpired as error:
-        raise DemoError(f"the server did not stop within {STOPPED_WITHIN:.0f} s. Its log:\n{tail(log)}") from error
+        raise DemoError(f"the server did not stop within {STOPPED_WITHIN:.0f} s") from error
     if code:
-        raise DemoError(f"the server stopped with code {code}. Its log:\n{tail(log)}")
+        raise DemoError(f"the server stopped with code {code}")
     end = time.monotonic() + 2  # whoever it started may take a moment to be reaped
     while is_alive(process.pid):
         if time.monotonic() > end:

@@ -124,6 +124,18 @@ def test_what_the_server_cannot_do_ends_with_1_and_no_traceback(capsys: Output) 
     assert capsys.readouterr().err == "penstock: there is no file or folder data\n    named on the command line\n"
 
 
+def test_the_real_server_is_told_the_same_way(tmp_path: Path) -> None:
+    folders = ["--state-dir", str(tmp_path / "state"), "--store-dir", str(tmp_path / "store")]
+    ports = ["--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    ended = shell("serve", str(tmp_path / "absent"), *folders, *ports, PENSTOCK__WORKER="3")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    warning, error = ended.stderr.splitlines()[0], ended.stderr.splitlines()[-1]
+    assert "PENSTOCK__WORKER is no setting and has no effect" in json.loads(warning)["message"]
+    assert error.startswith("penstock: ")
+    assert str(tmp_path / "absent") in error
+    assert "Traceback" not in ended.stderr
+
+
 def test_several_errors_at_once_are_all_told(capsys: Output) -> None:
     two: list[ServiceError] = [NotFound("no a"), Unavailable("no b")]
     assert raising(ExceptionGroup("start", two)) == 1

@@ -55,7 +55,7 @@ class BundleConverter:
             )
         if self._output is None:
             return OpenArrow(batch)
-        lender = Lender.of(writable, self._output.shares_memory)
+        lender = Lender.of(writable)
         bundle = OpenTensors(self._output)
         for column, array in zip(self._columns, batch.columns, strict=True):
             column.open(array, lender, bundle)

@@ -23,7 +23,7 @@ class Block:
     def read(self, array: pa.Array, lender: Lender) -> tuple[Array, Array | None]:
         """Values `[len(array), ...]`, and where they are missing (bool, the same shape) or None where nowhere.
 
-        What stands where a value is missing is undefined, and may be written.
+        What stands where a value is missing is undefined. Writable.
         """
         count = len(array)
         lead: tuple[int, ...] = (count,)

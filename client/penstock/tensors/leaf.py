@@ -19,16 +19,16 @@ class Lender:
 
     owner: Array | None  # uint8 [bytes], writable
     address: int  # where they begin
-    shared: bool  # what is read will be handed out as it is: then it must be writable and aligned, or copied
 
     @classmethod
-    def of(cls, writable: Array | None, shared: bool) -> "Lender":
+    def of(cls, writable: Array | None) -> "Lender":
+        """`writable` as it is given to `BundleConverter.open`."""
         if writable is None or not writable.flags.writeable:
-            return cls(None, 0, shared)
-        return cls(writable, writable.ctypes.data, shared)
+            return cls(None, 0)
+        return cls(writable, writable.ctypes.data)
 
     def view(self, buffer: pa.Buffer, dtype: np.dtype[Any], first: int, count: int) -> Array:
-        """`count` values of a buffer from number `first` on, `[count]`."""
+        """`count` values of a buffer from number `first` on, `[count]`, writable and aligned: a view, else a copy."""
         if count == 0:
             return np.empty(0, dtype)
         begin = buffer.address + first * dtype.itemsize
@@ -40,9 +40,7 @@ class Lender:
                 return self.owner[offset:end].view(dtype)
         # Buffers that Arrow allocated for this batch (decompressed, decoded, cast) are writable here as well.
         array = np.frombuffer(buffer, dtype, count, first * dtype.itemsize)
-        if self.shared and not (aligned and array.flags.writeable):
-            return array.copy()
-        return array
+        return array if aligned and array.flags.writeable else array.copy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +54,7 @@ class Leaf:
     how: Literal["view", "bits", "decimal"] = "view"
 
     def read(self, array: pa.Array, lender: Lender) -> Array:
-        """`[len(array)]` of `tensor`; what stands where the array is null is undefined, and may be written.
+        """`[len(array)]` of `tensor`, writable; what stands where the array is null is undefined.
 
         Raises:
             ConversionError: a uint64 is too big for int64.

@@ -43,8 +43,6 @@ class NullRule:
                     f'value there; nulls="mask" puts 0 there and says where in {self.mask_key!r}; or cast the column '
                     "to a float where it is stored"
                 )
-        if not values.flags.writeable:
-            values = values.copy()
         values[missing] = value
         return values
 
@@ -73,7 +71,7 @@ def fill_scalar(leaf: Leaf, value: Any) -> Any:
     Raises:
         InvalidRequest: it is no value of the column's type.
     """
-    return leaf.read(fill_array(leaf.column, leaf.type, value), Lender.of(None, shared=True))[0]
+    return leaf.read(fill_array(leaf.column, leaf.type, value), Lender.of(None))[0]
 
 
 def fill_array(column: str, dtype: pa.DataType, value: Any) -> pa.Array:

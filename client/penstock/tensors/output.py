@@ -23,9 +23,8 @@ class Output:
     """
 
     name: str
-    # Array to tensor. Where it shares memory the array must be writable: nobody hands out what must not be written.
+    # Array to tensor, which may share its memory. The array is writable: nobody hands out what must not be written.
     wrap: Callable[[Array], Any]
-    shares_memory: bool
     # True: wrap a bundle once and cut the tensor. False: cut the array and wrap each step (MLX: a lazy slice that is
     # evaluated costs 70 µs, a copy of 32 rows of 1 KiB 1 µs).
     cuts_tensors: bool
@@ -42,7 +41,7 @@ def load_output(name: str) -> Output:
         InvalidRequest: not one of "torch", "mlx", "numpy"; or not installed.
     """
     if name == "numpy":
-        return Output("numpy", wrap=_same, shares_memory=True, cuts_tensors=True)
+        return Output("numpy", wrap=_same, cuts_tensors=True)
     try:
         # Here and not above: the client needs neither, and importing torch takes seconds.
         if name == "torch":

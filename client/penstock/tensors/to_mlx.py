@@ -15,7 +15,6 @@ def mlx_output() -> Output:
     return Output(
         "mlx",
         wrap=getattr(mx, "from_dlpack", mx.array),
-        shares_memory=False,
         cuts_tensors=False,
         narrowed={np.dtype(np.float64): "float32"},
     )

@@ -11,7 +11,6 @@ def torch_output() -> Output:
     return Output(
         "torch",
         wrap=torch.from_numpy,
-        shares_memory=True,
         cuts_tensors=True,
         widened={
             np.dtype(np.uint16): np.dtype(np.int32),

@@ -6,10 +6,10 @@ in the end will demand it.
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from penstock_service.chunks.keys import Owner, UnitId
 from penstock_service.core.channel import Bound
 
 
@@ -17,7 +17,7 @@ from penstock_service.core.channel import Bound
 class Unit:
     """Chunks of one unit that somebody wants and nobody has made yet, with their estimated bytes."""
 
-    id: tuple[Hashable, int]  # the dataset version, the unit's first chunk
+    id: UnitId
     demanded: dict[int, int] = field(default_factory=dict)
     hinted: dict[int, int] = field(default_factory=dict)
     state: Literal["queued", "running", "resting"] = "queued"
@@ -35,13 +35,13 @@ class Agenda:
         self.workers = workers
         self.running = 0
         self.hints_forgotten = 0
-        self._units: dict[tuple[Hashable, int], Unit] = {}
-        self._demands: OrderedDict[tuple[Hashable, int], Unit] = OrderedDict()
-        self._hints: OrderedDict[tuple[Hashable, int], Unit] = OrderedDict()
+        self._units: dict[UnitId, Unit] = {}
+        self._demands: OrderedDict[UnitId, Unit] = OrderedDict()
+        self._hints: OrderedDict[UnitId, Unit] = OrderedDict()
         self._hinted_bytes = 0
         self._held_since: float | None = None
 
-    def demand(self, unit_id: tuple[Hashable, int], chunk: int, size: int) -> None:
+    def demand(self, unit_id: UnitId, chunk: int, size: int) -> None:
         unit = self._unit(unit_id)
         self._drop_hint(unit, chunk)
         unit.demanded[chunk] = size
@@ -49,7 +49,7 @@ class Agenda:
             self._hints.pop(unit_id, None)
             self._demands.setdefault(unit_id, unit)
 
-    def hint(self, unit_id: tuple[Hashable, int], chunk: int, size: int) -> bool:
+    def hint(self, unit_id: UnitId, chunk: int, size: int) -> bool:
         """Was it taken, or is it on its way already?"""
         unit = self._units.get(unit_id)
         if unit and (chunk in unit.demanded or chunk in unit.hinted):
@@ -65,16 +65,16 @@ class Agenda:
             self._hints.setdefault(unit_id, unit)
         return True
 
-    def withdraw(self, unit_id: tuple[Hashable, int], chunk: int) -> None:
+    def withdraw(self, unit_id: UnitId, chunk: int) -> None:
         """Nobody waits for this chunk any more."""
         unit = self._units.get(unit_id)
         if unit and unit.demanded.pop(chunk, None) is not None and unit.state == "queued" and not unit.demanded:
             self._demands.pop(unit_id, None)
             self._queue_or_drop(unit)
 
-    def forget(self, version: Hashable) -> None:
+    def forget(self, owner: Owner) -> None:
         """Nobody uses this dataset version any more: its hints go."""
-        for unit in [u for u in self._units.values() if u.id[0] == version]:
+        for unit in [u for u in self._units.values() if u.id[0] == owner]:
             for chunk in list(unit.hinted):
                 self._drop_hint(unit, chunk)
             if unit.state == "queued" and not unit.demanded:
@@ -138,10 +138,7 @@ class Agenda:
         self._units.pop(unit.id, None)
         return list(unit.demanded)
 
-    def waiting(self) -> Iterator[Unit]:
-        return iter(self._units.values())
-
-    def _unit(self, unit_id: tuple[Hashable, int]) -> Unit:
+    def _unit(self, unit_id: UnitId) -> Unit:
         return self._units.setdefault(unit_id, Unit(unit_id))
 
     def _drop_hint(self, unit: Unit, chunk: int) -> None:

@@ -1,4 +1,4 @@
-"""A worker process: `python -m penstock_service.chunks.child FD`. Started by `processes.py`, and ends with its server."""
+"""A worker process: `python -m penstock_service.chunks.child FD`. Started by `processes.py`; ends with its server."""
 
 import ctypes
 import os

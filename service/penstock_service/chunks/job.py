@@ -74,7 +74,7 @@ class UnitJob:
         missing = []
         for chunk, key in chunks:
             if self._want(chunk) is None:
-                if not self._store.has(key):
+                if not self._store.rack.has(key):
                     missing.append(chunk)
             elif entry := self._store.find(self.version.owner, [key])[0]:
                 self._tell(self, Made(chunk, entry, found=True))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from penstock_service.core.dataset import I64, DatasetVersion, ReadTask
 
 Owner = tuple[str, str, str]  # name, version, root: what tells one dataset version from another in this process
+UnitId = tuple[Owner, int]  # the first chunk of those that one reading gives
 
 _BLOCK: Final = 1024  # shards whose digests are made together
 _CUT: Final = ("unit", "unit_row", "rows", "offset", "length")
@@ -57,6 +58,9 @@ class VersionKeys:
 
     def read_with(self, chunk: int) -> range:
         return range(int(self._group_first[chunk]), int(self._group_end[chunk]))
+
+    def unit(self, chunk: int) -> UnitId:
+        return (self.owner, int(self._group_first[chunk]))
 
     def key(self, chunk: int) -> str:
         key = self.known.get(chunk)

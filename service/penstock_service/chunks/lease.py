@@ -7,8 +7,8 @@ from typing import Self
 import pyarrow as pa
 
 from penstock_service.chunks.keys import Owner
+from penstock_service.chunks.rack import Rack
 from penstock_service.chunks.shelf import Entry
-from penstock_service.chunks.store import Store
 
 
 class Lease:
@@ -18,11 +18,11 @@ class Lease:
     rows afterwards stays readable, but is no longer counted.
     """
 
-    __slots__ = ("_entries", "_owner", "_store", "batches")
+    __slots__ = ("_entries", "_owner", "_rack", "batches")
 
-    def __init__(self, store: Store, owner: Owner, entries: list[Entry], batches: dict[int, pa.RecordBatch]) -> None:
+    def __init__(self, rack: Rack, owner: Owner, entries: list[Entry], batches: dict[int, pa.RecordBatch]) -> None:
         self.batches = batches
-        self._store = store
+        self._rack = rack
         self._owner = owner
         self._entries: list[Entry] | None = entries
 
@@ -30,7 +30,7 @@ class Lease:
         entries, self._entries = self._entries, None
         if entries is not None:
             self.batches = {}
-            self._store.give_back(self._owner, entries)
+            self._rack.give_back(self._owner, entries)
 
     def __enter__(self) -> Self:
         return self

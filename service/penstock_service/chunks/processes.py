@@ -94,18 +94,12 @@ class _Worker:
         self._connection: Connection[Any, Any] = Connection(ours.detach())
         try:
             self.say(start)
-            if not self._connection.poll(_START_SECONDS):
-                raise Internal(f"a worker process did not start within {_START_SECONDS:.0f} s")
-            ready: Ready = self.hear()
+            ready = self.hear() if self._connection.poll(_START_SECONDS) else Ready("it has not started in time")
         except _Lost:
-            self.process.wait()
-            raise Internal(f"a worker process {self.epitaph()} when it was started") from None
-        except Internal:
-            self.end()
-            raise
+            ready = Ready(f"it {self.epitaph()}")
         if ready.error:
             self.end()
-            raise Internal(f"a worker process cannot import what it is to run: {ready.error}")
+            raise Internal(f"a worker process cannot begin: {ready.error}")
 
     def say(self, what: Start | Work | Answer) -> None:
         try:
@@ -135,7 +129,7 @@ class _Worker:
 
 
 class _Seat:
-    """One thread and the worker it talks with. The thread starts the process: the kernel ends the one with the other."""
+    """One thread and the worker it talks with. The thread starts the process, which ends with it."""
 
     def __init__(self, number: int, start: Start, jobs: "SimpleQueue[Job | None]", max_deaths: int) -> None:
         self.worker: _Worker | None = None
@@ -183,8 +177,8 @@ class _Seat:
                 todo = todo.without(passed)
                 if deaths >= self._max_deaths and todo.task.chunks and not self._stopping:
                     raise Internal(
-                        f"{todo.describe(todo.task.chunks[0])}: the worker process that makes it died {deaths} times and"
-                        f" last {end}. Either its bytes crash the reader or a transform, or the machine is out of memory"
+                        f"{todo.describe(todo.task.chunks[0])}: the worker process that makes it died {deaths} times,"
+                        f" last it {end}. Either its bytes crash the reader or a transform, or memory is short"
                         " (the kernel's log says so): use fewer workers then"
                     ) from None
             except BaseException:

@@ -2,30 +2,36 @@
 
 from collections.abc import Callable
 
+from penstock_service.chunks.shelf import Entry
 from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.errors import OrderChanged
 
 
 class Remembered:
-    """The last `limit` chunks, by key."""
+    """The last `limit` chunks, by key. `changed` is called with the key of one that is not what it was."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, changed: Callable[[str], object]) -> None:
         self._limit = limit
+        self._changed = changed
         self._infos: dict[str, ChunkInfo] = {}
 
     def get(self, key: str) -> ChunkInfo | None:
         return self._infos.get(key)
 
-    def learn(self, key: str, info: ChunkInfo, where: Callable[[], str]) -> OrderChanged | None:
-        """Keep it; or say that it is not what it was, and keep what it was."""
-        before = self._infos.pop(key, info)
-        self._infos[key] = before
+    def learn(self, entry: Entry, where: Callable[[], str]) -> ChunkInfo:
+        """Keep what is known of an open chunk. Raises OrderChanged, and keeps what was known, if that was another."""
+        now = entry.info
+        if now is None:
+            raise ValueError(f"{entry.key} is not open")
+        before = self._infos.pop(entry.key, now)
+        self._infos[entry.key] = before
         if len(self._infos) > self._limit:
             del self._infos[next(iter(self._infos))]
-        if (before.stored_rows, before.errors, before.content) == (info.stored_rows, info.errors, info.content):
-            return None
-        return OrderChanged(
-            f"{where()} is not what it was: {_words(before)} before, {_words(info)} now. The files were rewritten in"
+        if (before.stored_rows, before.errors, before.content) == (now.stored_rows, now.errors, now.content):
+            return now
+        self._changed(entry.key)
+        raise OrderChanged(
+            f"{where()} is not what it was: {_words(before)} before, {_words(now)} now. The files were rewritten in"
             " place, or a transform gives another result each time (clock, randomness): the order that was promised"
             " cannot be kept"
         )

@@ -86,10 +86,13 @@ class JsonDocument(JsonLines):
             raise BadSyntaxError(found.stray, f"a JSON object is expected here, found {text!r}")
         if last and found.tail < len(data):
             raise BadSyntaxError(found.tail, "truncated: this JSON object is not closed")
-        if last and whole and head.array and not bytes(data[-4096:]).rstrip(_SPACE).endswith(b"]"):
-            raise BadSyntaxError(len(data), "truncated: the JSON array is not closed")
-        one_per_line(data, found)
-        return Cut(found.starts, found.tail)
+        end = int(found.stops[-1]) if len(found.stops) else 0
+        if last and whole and head.array:
+            rest = bytes(data[end:]).rstrip(_SPACE)
+            if not rest.endswith(b"]"):
+                raise BadSyntaxError(end + len(rest), "truncated: the JSON array is not closed")
+        one_per_line(data[:end], found)
+        return Cut(found.starts, end)
 
     def check(self, block: RowBlock) -> None:
         """Rows were found by their braces: nothing is left to check."""

@@ -43,8 +43,7 @@ def find_objects(data: U8) -> Objects:
 
 
 def one_per_line(data: U8, found: Objects) -> None:
-    """Rewrites `data` up to the tail, so that objects hold no line end and only line ends stand between them."""
-    data = data[: found.tail]
+    """Rewrites `data`, which ends with the last object: objects then hold no line end, and nothing else is between."""
     edges = np.zeros(len(data) + 1, np.int8)
     edges[found.starts] = 1
     edges[found.stops] -= 1

@@ -1,0 +1,168 @@
+"""Production: the chunks that are not there are made, once, however many wait for them. Lives on the event loop."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from penstock_service.chunks.agenda import Agenda, Unit
+from penstock_service.chunks.executor import Executor
+from penstock_service.chunks.flights import Flights, Waiter
+from penstock_service.chunks.job import Ended, Event, Made, Skipped, UnitJob
+from penstock_service.chunks.keys import Owner, UnitId, VersionKeys
+from penstock_service.chunks.remembered import Remembered
+from penstock_service.chunks.retry import Retry
+from penstock_service.chunks.shelf import Entry
+from penstock_service.chunks.store import Store
+from penstock_service.core.channel import Bound, Counters
+from penstock_service.core.errors import OrderChanged, ServiceError, Unavailable
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 512  # chunks demanded before the loop gets its turn
+_FAILURE_SECONDS: Final = 30.0  # how long a failure is remembered that another try would only repeat
+
+
+class Production:
+    """Between those who wait and the workers: demand, hints, retries, failures."""
+
+    def __init__(
+        self,
+        store: Store,
+        executor: Executor,
+        read_ahead: Bound,
+        counters: Counters,
+        remembered: Remembered,
+        versions: Mapping[Owner, VersionKeys],
+        retry: Retry,
+        draw: Callable[[], float],
+    ) -> None:
+        self.agenda: Final = Agenda(read_ahead, executor.workers)
+        self.flights: Final = Flights()
+        self._store = store
+        self._executor = executor
+        self._counters = counters
+        self._remembered = remembered
+        self._retry = retry
+        self._draw = draw
+        self._versions = versions
+        self._failures: dict[UnitId, tuple[ServiceError, float]] = {}
+        self._jobs: set[UnitJob] = set()
+        self._resting: dict[UnitId, asyncio.TimerHandle] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+
+    def stop(self) -> None:
+        """Whoever waits gets `Unavailable`; workers stop at the next chunk. What they still say is heard."""
+        self._stopping = True
+        for job in self._jobs:
+            job.stopping = True
+        self.flights.fail_all(Unavailable("the server is stopping"))
+        for handle in self._resting.values():
+            handle.cancel()
+        self._resting.clear()
+
+    async def wait_for(self, version: VersionKeys, chunks: Mapping[str, int], arrived: Callable[[Entry], None]) -> None:
+        """Have `chunks` (by key) made; each is handed to `arrived`, which pins what it keeps. Raises what fails first."""
+        waiter = Waiter(chunks, arrived)
+        try:
+            for n, (key, chunk) in enumerate(chunks.items(), 1):
+                self._demand(version, chunk, key, waiter)
+                if n % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            self._dispatch()
+            await waiter.done
+        except BaseException:
+            for flight in self.flights.leave(waiter):
+                self.agenda.withdraw(flight.version.unit(flight.chunk), flight.chunk)
+            raise
+
+    def hint(self, version: VersionKeys, chunks: Sequence[int]) -> None:
+        """Their keys are known."""
+        for chunk in chunks:
+            unit = version.unit(chunk)
+            if not self._store.rack.has(version.known[chunk]) and self._failed(unit) is None:
+                self.agenda.hint(unit, chunk, int(version.bytes[chunk]))
+        self._dispatch()
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _demand(self, version: VersionKeys, chunk: int, key: str, waiter: Waiter) -> None:
+        unit = version.unit(chunk)
+        if self._stopping:
+            waiter.failed(Unavailable("the server is stopping"))
+        elif error := self._failed(unit):
+            waiter.failed(error)
+        elif self.flights.join(version, chunk, key, waiter):
+            self.agenda.demand(unit, chunk, int(version.bytes[chunk]))
+
+    def _failed(self, unit: UnitId) -> ServiceError | None:
+        error, until = self._failures.get(unit, (None, 0.0))
+        return error if self._running().time() < until else None
+
+    def _dispatch(self) -> None:
+        while not self._stopping and (unit := self.agenda.next(self._running().time())):
+            job = UnitJob(self._versions[unit.id[0]], unit, self._store, self._tell)
+            self._jobs.add(job)
+            self._executor.submit(job)
+
+    def _running(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None:
+            raise Unavailable("the server has not started yet")
+        return self._loop
+
+    def _tell(self, job: UnitJob, event: Event) -> None:
+        """Called by workers."""
+        self._running().call_soon_threadsafe(self._heard, job, event)
+
+    def _heard(self, job: UnitJob, event: Event) -> None:
+        match event:
+            case Made():
+                self._made(job, event)
+            case Skipped():
+                self.agenda.passed(job.unit, event.chunk, made=False)
+            case Ended():
+                self._ended(job, event)
+        self._dispatch()
+
+    def _made(self, job: UnitJob, event: Made) -> None:
+        self.agenda.passed(job.unit, event.chunk, made=True)
+        self._counters.add("hits" if event.found else "made")
+        try:
+            self._remembered.learn(event.entry, lambda: job.version.describe(event.chunk))
+            self.flights.landed(event.entry)
+        except OrderChanged as changed:
+            self.flights.failed([event.entry.key], changed)
+        finally:
+            self._store.rack.release([event.entry])
+
+    def _ended(self, job: UnitJob, event: Ended) -> None:
+        self._jobs.discard(job)
+        self._counters.add("making_seconds", event.seconds)
+        self.agenda.ended(job.unit)
+        if event.error is None or self._stopping:
+            return
+        delay = self._retry.delay(job.unit.attempt, self._draw()) if event.error.retryable else None
+        if delay is None:
+            self._give_up(job, event.error)
+        else:
+            logger.warning("tried again in %.1f s: %s", delay, event.error)
+            self._counters.add("retried")
+            self.agenda.rest(job.unit)
+            self._resting[job.unit.id] = self._running().call_later(delay, self._rested, job.unit)
+
+    def _rested(self, unit: Unit) -> None:
+        del self._resting[unit.id]
+        self.agenda.wake(unit)
+        self._dispatch()
+
+    def _give_up(self, job: UnitJob, error: ServiceError) -> None:
+        self._counters.add("failed")
+        now = self._running().time()
+        self._failures = {unit: kept for unit, kept in self._failures.items() if kept[1] > now}
+        if not error.retryable:
+            self._failures[job.unit.id] = (error, now + _FAILURE_SECONDS)
+        self.flights.failed(job.version.keys(self.agenda.fail(job.unit)), error)

@@ -1,0 +1,28 @@
+"""Fixtures that several folders use."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import Running
+
+Serve = Callable[..., Running]
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start servers: `serve(path, ..., "--flag", value)`; they are gone when the test ends."""
+    started: list[Running] = []
+
+    def start(*arguments: Any, folder: str = "server") -> Running:
+        words = [str(a) for a in arguments]
+        flags = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
+        running = Running(tuple(words[:flags]), tmp_path / folder, tuple(words[flags:]))
+        started.append(running)
+        return running.start()
+
+    yield start
+    for running in started:
+        if hasattr(running, "process") and running.process.poll() is None:
+            running.kill()
