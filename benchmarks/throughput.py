@@ -42,8 +42,8 @@ class Case:
     def table(self, first: int, rows: int, rng: np.random.Generator) -> pa.Table:
         ids = pa.array(np.arange(first, first + rows))
         if self.name == "tokens":
-            values = rng.integers(0, 50_000, rows * 2048, dtype=np.int32)
-            return pa.table({"tokens": pa.FixedSizeListArray.from_arrays(pa.array(values), 2048)})
+            tokens = rng.integers(0, 50_000, rows * 2048, dtype=np.int32)
+            return pa.table({"tokens": pa.FixedSizeListArray.from_arrays(pa.array(tokens), 2048)})
         values = rng.random(rows * 64, dtype=np.float32)
         label = pa.array(rng.integers(0, 10, rows, dtype=np.int32))
         return pa.table({"x": pa.FixedSizeListArray.from_arrays(pa.array(values), 64), "id": ids, "label": label})

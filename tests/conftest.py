@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Running
+
+from tests.running import Running
 
 Serve = Callable[..., Running]
 

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.batch import Batch, BatchMetadata
-from penstock.errors import PenstockError, ServerError, ServerUnavailable
+from penstock.errors import ConversionError, PenstockError, ServerError, ServerUnavailable
 from penstock.link import Link, nobody_there
 from penstock.profile import Clock
 from penstock.receiver import Received, Receiver
@@ -210,6 +210,11 @@ class Puller:
         if self._converter is None:
             d = self._delivery
             self._converter = plan_columns(schema, d.output, ragged=d.ragged, nulls=d.nulls, fill=d.fill)
+            if "valid" in self._converter.keys and self._share.may_pad:
+                raise ConversionError(
+                    f"column 'valid' has the name of the mask that says which rows are data (last={self._share.last!r}); "
+                    "leave it out with columns=, rename it, or say last='drop' or last='wrap'"
+                )
         self._schema = schema
         self.opened = opened
         self._cursor = Cursor.from_json(opened.cursor)

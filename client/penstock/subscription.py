@@ -71,6 +71,11 @@ class Share:
     text: bool = False
     replica: int = 0
 
+    @property
+    def may_pad(self) -> bool:
+        """May the last step hold rows that are no data?"""
+        return self.last == "pad" or (self.last == "short" and self.world.world_size > 1)
+
     def message(self) -> pb.View:
         return pb.View(
             global_batch=self.global_batch,

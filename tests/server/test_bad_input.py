@@ -8,15 +8,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import datafiles
 import grpc
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from running import DidNotStart, Running
 
 import penstock
 from penstock_proto.v1 import data_pb2 as pb
+from tests import datafiles
+from tests.running import DidNotStart, Running
 
 Serve = Callable[..., Running]
 

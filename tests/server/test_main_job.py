@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import datafiles
 import numpy as np
 import pytest
 import torch
-from running import Running
 
 import penstock
+from tests import datafiles
+from tests.running import Running
 
 Serve = Callable[..., Running]
 

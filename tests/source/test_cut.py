@@ -16,6 +16,7 @@ def test_even_pieces_cover_the_unit_within_the_limits(rows: int, size: int, most
     assert [p.unit_row for p in pieces] == [sum(p.rows for p in pieces[:i]) for i in range(len(pieces))]
     assert sum(p.rows for p in pieces) == rows
     assert all(1 <= p.rows <= most_rows for p in pieces)
+    assert all(p.bytes <= most_bytes or p.rows == 1 for p in pieces)
     assert all(p.rows == pieces[0].rows for p in pieces[:-1])
 
 

@@ -13,7 +13,9 @@ from penstock_service.source.read import read_task
 from tests.source.files import SUFFIXES, WRITERS, check_manifest, read_all, rows_of, scan_path, tasks
 
 # CSV knows no difference between null and an empty string, and no white space but its own is special anywhere
-TEXT = st.text(st.sampled_from('ab ,;\t"\n\r\'\\{}[]:0é\N{GRINNING FACE}'), min_size=1, max_size=12).map(lambda s: "t" + s)
+TEXT = st.text(st.sampled_from("ab ,;\t\"\n\r'\\{}[]:0é\N{GRINNING FACE}"), min_size=1, max_size=12).map(
+    lambda s: "t" + s
+)
 ROWS = st.lists(
     st.tuples(st.integers(-(2**53), 2**53), TEXT, st.floats(allow_nan=False, allow_infinity=False), st.booleans()),
     min_size=1,

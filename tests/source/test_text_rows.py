@@ -103,9 +103,7 @@ def test_json_strings_that_look_like_dates_stay_strings(tmp_path: Path) -> None:
         ('{"a": 1}}', "line 1 (byte 8): a JSON object is expected here"),
     ],
 )
-def test_a_json_document_that_is_not_objects_is_refused_with_its_position(
-    text: str, said: str, tmp_path: Path
-) -> None:
+def test_a_json_document_that_is_not_objects_is_refused_with_its_position(text: str, said: str, tmp_path: Path) -> None:
     path = write(tmp_path, "a.json", text)
     with pytest.raises(DataError) as error:
         scan_path(tmp_path)
@@ -198,7 +196,9 @@ def test_a_byte_order_mark_is_no_data(name: str, tmp_path: Path) -> None:
 
 def test_a_file_of_which_no_row_can_be_read_is_refused_with_the_first_reason(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", "%PDF\n" * 5000)
-    with pytest.raises(DataError, match=r"not one of its first .* rows .* a\.jsonl, line 1: not a JSON object") as error:
+    with pytest.raises(
+        DataError, match=r"not one of its first .* rows .* a\.jsonl, line 1: not a JSON object"
+    ) as error:
         scan_path(tmp_path)
     assert str(path) in str(error.value)
 

@@ -3,6 +3,7 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, Final, cast
 
@@ -52,7 +53,9 @@ class Subscriptions:
         at = self._begin(request, stream, view, cursor)
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
         mixer = self._mixer(stream)
-        holds = [self._chunks.hold(source) for source in stream.sources]
+        holds = ExitStack()
+        for source in stream.sources:
+            holds.callback(self._chunks.hold(source).release)
         feed = StepFeed(mixer, self._chunks, view, schema, at, self._counters)
         _log.info(
             "stream %s: pool of %d rows, %d leave at a time", request.name, stream.plan.pool_rows, stream.plan.drain
@@ -66,7 +69,7 @@ class Subscriptions:
             rows=mixer.rows,
             steps=view.steps_of(mixer.rows),
             datasets=tuple(f"{s.name}@{s.version}" for s in stream.sources),
-            close=lambda: [hold.release() for hold in holds] and None,
+            close=holds.close,
         )
 
     async def stop(self) -> None:

@@ -32,13 +32,16 @@ class Agenda:
 
     def __init__(self, bound: Bound, workers: int) -> None:
         self.bound = bound
-        self.workers = workers
+        self._workers = workers
+        # A worker that is through finds the next demand waiting, however busy the loop is. Not so the next hint: a
+        # demand that comes meanwhile should not have to wait for two.
+        self._places = 2 * workers
         self.running = 0
         self.hints_forgotten = 0
         self._units: dict[UnitId, Unit] = {}
         self._demands: OrderedDict[UnitId, Unit] = OrderedDict()
         self._hints: OrderedDict[UnitId, Unit] = OrderedDict()
-        self._hinted_bytes = 0
+        self._hinted_bytes = 0  # of units that are not running
         self._held_since: float | None = None
 
     def demand(self, unit_id: UnitId, chunk: int, size: int) -> None:
@@ -60,7 +63,8 @@ class Agenda:
             return False
         unit = self._unit(unit_id)
         unit.hinted[chunk] = size
-        self._hinted_bytes += size
+        if unit.state != "running":
+            self._hinted_bytes += size
         if unit.state == "queued" and unit_id not in self._demands:
             self._hints.setdefault(unit_id, unit)
         return True
@@ -83,15 +87,18 @@ class Agenda:
 
     def next(self, now: float) -> Unit | None:
         """The unit to be dispatched now, or None: nothing is wanted, no worker is free, or the bound holds it back."""
-        unit = next(iter(self._demands.values()), None) or next(iter(self._hints.values()), None)
-        if unit is None or self.running >= self.workers:
+        unit = next(iter(self._demands.values()), None) if self.running < self._places else None
+        if unit is None and not self._demands and self.running < self._workers:
+            unit = next(iter(self._hints.values()), None)
+        if unit is None:
+            self._held_since = None
             return None
         sizes = unit.hinted | unit.demanded
         # A worker holds one chunk at a time, or a unit as a whole, which the estimate cannot tell; a unit larger than a
         # worker's share counts as the share, so that one big unit does not idle all the other workers.
-        amount = max(*sizes.values(), 0, min(sum(sizes.values()), self.bound.limit // self.workers))
+        amount = max(*sizes.values(), 0, min(sum(sizes.values()), self.bound.limit // self._places))
         if not self.bound.admits(amount):
-            if self._held_since is None:
+            if self._held_since is None and self.running < self._workers:
                 self._held_since = now
             return None
         if self._held_since is not None:
@@ -125,6 +132,7 @@ class Agenda:
     def rest(self, unit: Unit) -> None:
         """It failed, and is tried again after `wake`. Its hints go: only what is waited for is worth another try."""
         self._unqueue(unit)
+        self._units[unit.id] = unit
         unit.state = "resting"
         unit.attempt += 1
 
@@ -135,7 +143,7 @@ class Agenda:
     def fail(self, unit: Unit) -> list[int]:
         """It failed for good. The chunks that were waited for."""
         self._unqueue(unit)
-        self._units.pop(unit.id, None)
+        self._drop(unit)
         return list(unit.demanded)
 
     def _unit(self, unit_id: UnitId) -> Unit:
@@ -158,7 +166,11 @@ class Agenda:
         elif unit.hinted:
             self._units[unit.id] = self._hints[unit.id] = unit
         else:
-            self._units.pop(unit.id, None)
+            self._drop(unit)
+
+    def _drop(self, unit: Unit) -> None:
+        if self._units.get(unit.id) is unit:
+            del self._units[unit.id]
 
     def _shrink(self, unit: Unit, amount: int) -> None:
         self.bound.leave(unit.amount - amount)

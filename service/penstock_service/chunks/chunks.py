@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from penstock_service.chunks.executor import Executor
@@ -94,6 +95,7 @@ class Chunks:
             except BaseException:
                 self._files.shutdown()
                 self._files = None
+                self._executor.stop()
                 raise
 
     async def stop(self) -> None:
@@ -231,7 +233,7 @@ class Chunks:
                 if entry is None:
                     missing[key] = chunk
                 else:
-                    self._remembered.learn(entry, lambda chunk=chunk: version.describe(chunk))  # type: ignore[misc]
+                    self._remembered.learn(entry, partial(version.describe, chunk))
                     arrived(entry)
         finally:
             self._rack.release(entry for entry in found if entry)

@@ -29,6 +29,11 @@ class Waiter:
         if not self.missing:
             self.done.set_result(None)
 
+    def cancel(self) -> None:
+        """Nobody waits for this any more, nor for how it failed."""
+        if not self.done.cancel() and not self.done.cancelled():
+            self.done.exception()
+
     def failed(self, error: ServiceError) -> None:
         if not self.done.done():
             # A copy: one instance raised in several tasks would collect all their tracebacks.

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from penstock_service.chunks.agenda import Agenda, Unit
@@ -66,7 +68,7 @@ class Production:
         self._resting.clear()
 
     async def wait_for(self, version: VersionKeys, chunks: Mapping[str, int], arrived: Callable[[Entry], None]) -> None:
-        """Have `chunks` (by key) made; each is handed to `arrived`, which pins what it keeps. Raises what fails first."""
+        """Have `chunks` (by key) made; `arrived` gets each, and pins what it keeps. Raises what fails first."""
         waiter = Waiter(chunks, arrived)
         try:
             for n, (key, chunk) in enumerate(chunks.items(), 1):
@@ -76,6 +78,7 @@ class Production:
             self._dispatch()
             await waiter.done
         except BaseException:
+            waiter.cancel()
             for flight in self.flights.leave(waiter):
                 self.agenda.withdraw(flight.version.unit(flight.chunk), flight.chunk)
             raise
@@ -116,7 +119,8 @@ class Production:
 
     def _tell(self, job: UnitJob, event: Event) -> None:
         """Called by workers."""
-        self._running().call_soon_threadsafe(self._heard, job, event)
+        with suppress(RuntimeError):  # the loop is closed: a worker that was left behind has nobody left to tell
+            self._running().call_soon_threadsafe(self._heard, job, event)
 
     def _heard(self, job: UnitJob, event: Event) -> None:
         match event:
@@ -132,7 +136,7 @@ class Production:
         self.agenda.passed(job.unit, event.chunk, made=True)
         self._counters.add("hits" if event.found else "made")
         try:
-            self._remembered.learn(event.entry, lambda: job.version.describe(event.chunk))
+            self._remembered.learn(event.entry, partial(job.version.describe, event.chunk))
             self.flights.landed(event.entry)
         except OrderChanged as changed:
             self.flights.failed([event.entry.key], changed)

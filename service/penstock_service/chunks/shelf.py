@@ -34,7 +34,8 @@ class Entry:
 class _Version:
     holds: int = 0
     entries: dict[str, Entry] = field(default_factory=dict)
-    keys: Callable[[], Iterable[str]] | None = None  # of all its chunks, until it has claimed what was found at start
+    keys: Callable[[], Iterable[str]] | None = None  # of all its chunks
+    claimed: bool = False  # all that lies in the folder and is its own
 
 
 class DiskShelf:
@@ -47,9 +48,7 @@ class DiskShelf:
         self._versions: OrderedDict[Owner | None, _Version] = OrderedDict({None: _Version()})
 
     def know(self, owner: Owner, keys: Callable[[], Iterable[str]]) -> None:
-        version = self._version(owner)
-        if not version.keys:
-            version.keys = keys
+        self._version(owner).keys = keys
 
     def hold(self, owner: Owner) -> None:
         self._version(owner).holds += 1
@@ -64,7 +63,11 @@ class DiskShelf:
         self._version(entry.owner).entries[entry.key] = entry
 
     def found(self, entry: Entry) -> None:
+        """A file that this process has not made."""
         self.bound.enter(entry.size)
+        if entry.owner is None:
+            for version in self._versions.values():
+                version.claimed = False
         self.add(entry)
 
     def remove(self, entry: Entry) -> None:
@@ -80,15 +83,15 @@ class DiskShelf:
             self._version(owner).entries[entry.key] = entry
 
     def unclaimed(self, asking: Owner) -> list[tuple[Owner, Callable[[], Iterable[str]]]]:
-        """Versions in use that have not yet said which of the chunks found at start are theirs; each is asked once."""
+        """Versions in use that have not said yet which of the chunks that were found are theirs."""
         if not self._version(None).entries:
             return []
-        found = []
+        asked = []
         for owner, version in self._versions.items():
-            if owner is not None and version.keys and (version.holds or owner == asking):
-                found.append((owner, version.keys))
-                version.keys = None
-        return found
+            if owner is not None and version.keys and not version.claimed and (version.holds or owner == asking):
+                version.claimed = True
+                asked.append((owner, version.keys))
+        return asked
 
     def fits(self, size: int) -> bool:
         return self.bound.used + size <= self.bound.limit

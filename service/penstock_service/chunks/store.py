@@ -26,9 +26,7 @@ logger = logging.getLogger(__name__)
 Want = Literal["demand", "hint"]
 
 _REST_SECONDS: Final = 30.0  # how long the disk is left alone after it refused a file
-_LOOK_SHARE: Final = (
-    32  # the folder is looked through again when 1/32 of the cap was written: another server may use it
-)
+_LOOK_SHARE: Final = 32  # the folder is looked through again when 1/32 of the cap was written: others may use it
 
 
 @dataclass(frozen=True)
@@ -148,6 +146,9 @@ class Store:
             for version, keys in self.rack.unclaimed(size, owner):
                 self.rack.claim(version, keys())
             self._look_again(size)
+            if self._trouble:
+                with suppress(OSError):  # it may have been deleted; the write that follows says what is wrong
+                    self._folder.make()
             victims = self.rack.reserve(size, owner)
             if victims is not None:
                 self._unlink(victims)

@@ -6,6 +6,7 @@ goes, so what is made ahead is one bundle at most.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,6 +77,8 @@ class Session:
         self._state: SessionState = "filling"
         self._waited = {"credit": 0.0, "rows": 0.0}
         self._filling = (0, 0, "waiting for rows")
+        self._done_steps = 0  # those whose credit came back
+        self._epoch_ends: deque[int] = deque()  # steps sent before each end of an epoch that the user has not reached
         self._epoch = self._step = 0
         self._sent_rows = self._sent_bytes = self._sent_steps = 0
 
@@ -83,6 +86,7 @@ class Session:
 
     def credit(self, steps: int, size: int) -> None:
         self._ledger.grant(steps, size)
+        self._done_steps += steps
         self._credit_came.set()
 
     def drain(self, reason: str) -> None:
@@ -98,7 +102,7 @@ class Session:
         try:
             while self._draining is None:
                 if making is None:
-                    if not await self._credit_for(lambda: self._ledger.steps > 0):
+                    if not await self._credit_for(self._may_make):
                         break
                     making = self._make()
                 made = await self._wait_for(making)
@@ -106,12 +110,13 @@ class Session:
                     break
                 making = None
                 if isinstance(made, EpochEnd):
+                    self._epoch_ends.append(self._sent_steps)
                     await self._write(messages.epoch_end(made))
                     continue
                 if not await self._credit_for(partial(self._ledger.allows, made.body.size)):
                     break
                 self._ledger.spend(made.steps, made.body.size)
-                if self._ledger.steps > 0:
+                if self._may_make():
                     making = self._make()
                 await self._send(made)
             await self._write(messages.draining(1000, self._draining or ""))
@@ -119,6 +124,12 @@ class Session:
             if making is not None:
                 making.cancel()
                 await asyncio.gather(making, return_exceptions=True)
+
+    def _may_make(self) -> bool:
+        """There is credit, and the user is in this epoch or the one before: more look-ahead would mostly be wasted."""
+        while self._epoch_ends and self._epoch_ends[0] <= self._done_steps:
+            self._epoch_ends.popleft()
+        return self._ledger.steps > 0 and len(self._epoch_ends) < 2
 
     def _make(self) -> "asyncio.Task[Bundle | EpochEnd]":
         steps = min(self._ledger.steps, self._limits.bundle_steps)

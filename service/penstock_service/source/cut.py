@@ -10,7 +10,7 @@ def even_pieces(unit: int, rows: int, size: int, limits: ChunkLimits, offset: in
     if rows == 0:
         return []
     count = min(rows, max(-(-rows // limits.rows), -(-size // limits.bytes)))
-    each = -(-rows // count)
+    each = min(-(-rows // count), max(limits.bytes * rows // max(size, 1), 1))
     pieces = []
     for first in range(0, rows, each):
         part = min(each, rows - first)
