@@ -153,7 +153,7 @@ CHUNKS = st.integers(0, 11)
 
 
 class AgendaMachine(RuleBasedStateMachine):
-    """Whatever the order of events: no unit runs twice at a time, nothing that is waited for is lost, the bound ends at 0."""
+    """In any order of events no unit runs twice at a time, nothing waited for is lost, and the bound ends at 0."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -216,7 +216,7 @@ class AgendaMachine(RuleBasedStateMachine):
 
     @invariant()
     def within_bounds(self) -> None:
-        assert 0 <= self.agenda._hinted_bytes
+        assert self.agenda._hinted_bytes >= 0
         assert 0 <= self.agenda.bound.used <= max(50, 40)
 
     def teardown(self) -> None:
@@ -247,10 +247,10 @@ def test_production_never_exceeds_the_bound_but_for_one(sizes: list[int], worker
     running: list[Unit] = []
     made = 0
     while made < len(sizes):
-        while unit := a.next(0):
-            running.append(unit)
+        while more := a.next(0):
+            running.append(more)
             assert a.bound.used <= 40
-        unit = running.pop(0)
-        a.passed(unit, unit.id[1], made=True)
-        a.ended(unit)
+        done: Unit = running.pop(0)
+        a.passed(done, done.id[1], made=True)
+        a.ended(done)
         made += 1

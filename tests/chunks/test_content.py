@@ -49,25 +49,23 @@ COLUMNS = {
 def test_a_slice_hashes_as_its_copy_and_as_what_is_read_from_its_file(name: str, first: int, rows: int) -> None:
     whole = batch(COLUMNS[name], pa.array(range(5)))
     part = whole.slice(first, rows)
-    copy = pa.RecordBatch.from_arrays(
-        [pa.array(c.to_pylist(), c.type) for c in part.columns], schema=part.schema
-    ) if name != "dictionary" else part.take(pa.array(range(rows), pa.int32()))
+    copy = pa.RecordBatch.from_arrays([pa.array(c.to_pylist(), c.type) for c in part.columns], schema=part.schema)
     assert content_hash(part) == content_hash(copy) == content_hash(written_and_read(part))
 
 
 @pytest.mark.parametrize("name", [name for name in COLUMNS if name != "null"])
 def test_another_order_of_rows_is_another_content(name: str) -> None:
-    rows = batch(COLUMNS[name])
-    assert content_hash(rows) != content_hash(rows.take(pa.array([0, 1, 3, 2, 4])))
-    assert content_hash(rows) != content_hash(rows.take(pa.array([1, 0, 2, 3, 4])))
+    column = COLUMNS[name]
+    rows = batch(column)
+    for order in ([0, 1, 4, 3, 2], [1, 0, 2, 3, 4]):
+        moved = pa.array([column[n].as_py() for n in order], column.type)
+        assert content_hash(rows) != content_hash(batch(moved))
     assert content_hash(rows) != content_hash(rows.slice(0, 4))
 
 
 def test_what_lies_under_a_null_does_not_count() -> None:
     valid = pa.py_buffer(np.packbits([1, 0, 1], bitorder="little").tobytes())
-    a, b = (
-        pa.Array.from_buffers(pa.int64(), 3, [valid, pa.py_buffer(np.array([1, x, 3]).tobytes())]) for x in (7, 8)
-    )
+    a, b = (pa.Array.from_buffers(pa.int64(), 3, [valid, pa.py_buffer(np.array([1, x, 3]).tobytes())]) for x in (7, 8))
     assert a.equals(b)
     assert content_hash(batch(a)) == content_hash(batch(b))
 
@@ -97,7 +95,7 @@ def test_the_boundaries_of_lists_and_strings_count() -> None:
 def test_the_hash_is_pinned() -> None:
     """Remembered in files: if this changes, FORMAT of `file.py` must be raised."""
     rows = batch(pa.array(np.arange(3 * BLOCK + 5)), pa.array([f"row {n}" for n in range(3 * BLOCK + 5)]))
-    assert content_hash(rows) == "PINNED"
+    assert content_hash(rows) == "0a034eafd7210755d0289e8421d90343"
 
 
 @given(st.integers(0, 2 * BLOCK + 2), st.integers(0, 63), st.integers(0, 63))

@@ -111,7 +111,9 @@ def test_in_memory_a_demand_displaces_what_is_not_leased_and_a_hint_nothing() ->
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([OLD, NEW, OTHER]), st.integers(1, 12), st.booleans(), st.booleans()), max_size=60)
+    st.lists(
+        st.tuples(st.sampled_from([OLD, NEW, OTHER]), st.integers(1, 12), st.booleans(), st.booleans()), max_size=60
+    )
 )
 def test_the_cap_holds_whatever_comes(steps: list[tuple[Owner, int, bool, bool]]) -> None:
     shelf = DiskShelf(40)

@@ -243,6 +243,6 @@ def test_changed_files_are_listed_and_a_touched_one_is_no_change(tmp_path: Path,
     assert "1.csv (gone), 2.csv (4 bytes when registered, 5 now), 3.csv (other content)." in text
     assert "register d again" in text
     for i in range(9):
-        (data / f"{i}.csv").unlink()
+        (data / f"{i}.csv").unlink(missing_ok=True)
     with pytest.raises(SourceChanged, match=r"9 of 9 .* 4\.csv \(gone\) and 4 more"):
         check_unchanged(dataset)

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from penstock_service.core.hashing import hash_rows
 
@@ -36,8 +37,7 @@ def content_hash(rows: pa.RecordBatch) -> str:
 
 
 def _hash_array(h: _Hash, array: pa.Array) -> None:
-    if isinstance(array, pa.ExtensionArray):
-        array = array.storage
+    array = _plain(array)
     if pa.types.is_null(array.type):
         return
     if array.null_count:
@@ -48,12 +48,22 @@ def _hash_array(h: _Hash, array: pa.Array) -> None:
         _hash_values(h, array)
 
 
+def _plain(array: pa.Array) -> pa.Array:
+    """The same values in a layout that has kernels."""
+    if isinstance(array, pa.ExtensionArray):
+        array = array.storage
+    kind, t = array.type, pa.types
+    if t.is_string_view(kind) or t.is_binary_view(kind):
+        return array.cast(pa.large_binary())
+    if t.is_dictionary(kind):
+        return array.dictionary_decode()
+    return pc.run_end_decode(array) if t.is_run_end_encoded(kind) else array
+
+
 def _hash_values(h: _Hash, array: pa.Array) -> None:
     """`array` is not empty and has no nulls at its own level."""
     kind, t = array.type, pa.types
-    if t.is_dictionary(kind):
-        _hash_array(h, array.dictionary_decode())
-    elif t.is_boolean(kind):
+    if t.is_boolean(kind):
         _hash_bytes(h, _bits(array))
     elif t.is_struct(kind):
         for child in array.flatten():
@@ -74,7 +84,7 @@ def _hash_values(h: _Hash, array: pa.Array) -> None:
         width = kind.bit_width // 8
         data = np.frombuffer(array.buffers()[1], np.uint8)
         _hash_bytes(h, data[array.offset * width : (array.offset + len(array)) * width])
-    else:  # views, unions, run-ends: rare, and what the IPC writer makes of them is one way to write them
+    else:  # unions and views of lists: rare, and what the IPC writer makes of them is one way to write them
         _update(h, pa.record_batch([array], ["x"]).serialize())
 
 

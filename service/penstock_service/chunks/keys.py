@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from penstock_service.core.dataset import I64, DatasetVersion, ReadTask
 
@@ -37,6 +38,7 @@ class VersionKeys:
         self.known: dict[int, str] = {}  # keys made so far; the event loop looks here only
         self._semantics = semantics
         self._schema = dataset.schema.serialize().to_pybytes()
+        self._schema_digest = _schema_digest(dataset.schema)
         self._shards = manifest.shards.select(["path", "format", "fingerprint"])
         self._first = manifest.chunk_first_slice
         self._shard = _column(dataset, "shard")
@@ -67,7 +69,7 @@ class VersionKeys:
         if key is None:
             first, end = int(self._first[chunk]), int(self._first[chunk + 1])
             shards = self._shard[first:end]
-            h = blake2b(self._schema, digest_size=16)
+            h = blake2b(self._schema_digest, digest_size=16)
             h.update(np.stack([shards - shards[0], *(column[first:end] for column in self._cut)]).tobytes())
             for shard in range(int(shards[0]), int(shards[-1]) + 1):
                 h.update(self._digest(shard))
@@ -100,11 +102,22 @@ class VersionKeys:
         return bytes(digests[row])
 
     def _shard_digest(self, path: str, format: str, fingerprint: str) -> bytes:  # noqa: A002 - the column's name
-        h = blake2b(digest_size=16)
-        for part in (path, format, fingerprint, str(self._semantics.get(format, 0))):
-            data = part.encode()
-            h.update(len(data).to_bytes(8, "little") + data)
-        return h.digest()
+        return _digest(path, format, fingerprint, str(self._semantics.get(format, 0)))
+
+
+def _schema_digest(schema: pa.Schema) -> bytes:
+    """By what users see of it: its serialised form may change with the version of Arrow."""
+    fields = [(field.name, str(field.type), str(field.nullable)) for field in schema]
+    metadata = sorted((schema.metadata or {}).items())
+    return _digest(*(part for field in fields for part in field), "", *(part for item in metadata for part in item))
+
+
+def _digest(*parts: str | bytes) -> bytes:
+    h = blake2b(digest_size=16)
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        h.update(len(data).to_bytes(8, "little") + data)
+    return h.digest()
 
 
 def _column(dataset: DatasetVersion, name: str) -> I64:

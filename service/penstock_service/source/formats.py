@@ -30,8 +30,9 @@ def format_of(path: str) -> Format | None:
     name = path.rpartition("/")[2].lower()
     stem, dot, last = name.rpartition(".")
     found = _BY_SUFFIX.get(dot + last)
-    if found is None and dot:  # two endings: .jsonl.gz
-        found = _BY_SUFFIX.get(f".{stem.rpartition('.')[2]}.{last}")
+    if found is None:  # two endings: .jsonl.gz
+        _, first_dot, first = stem.rpartition(".")
+        found = _BY_SUFFIX.get(f"{first_dot}{first}{dot}{last}")
     return found
 
 

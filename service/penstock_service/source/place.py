@@ -4,7 +4,7 @@ Object stores come in here: another `pyarrow.fs.FileSystem`, and another way to 
 """
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,11 +39,13 @@ class Place:
 
     def state(self, path: str) -> FileState | None:
         """Size and mtime of a file, or None where there is none."""
-        with storage_errors(self.full(path)):
-            info = self.filesystem.get_file_info(self.full(path))
-        if info.type != fs.FileType.File:
-            return None
-        return FileState(info.size, info.mtime_ns)
+        return self.states([path])[0]
+
+    def states(self, paths: Sequence[str]) -> list[FileState | None]:
+        """The state of each of many files."""
+        with storage_errors(self.root):
+            found = self.filesystem.get_file_info([self.full(path) for path in paths])
+        return [FileState(i.size, i.mtime_ns) if i.type == fs.FileType.File else None for i in found]
 
     def open(self, path: str) -> pa.NativeFile:
         """A file that can be read at any position. Never mapped: a source rewritten under a map is SIGBUS."""

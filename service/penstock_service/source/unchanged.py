@@ -20,8 +20,8 @@ def check_unchanged(dataset: DatasetVersion) -> None:
     changed: list[str] = []
     shards = dataset.manifest.shards
     columns = (shards[name].to_pylist() for name in ("path", "format", "size", "mtime_ns", "fingerprint"))
-    for path, kind, size, mtime_ns, fingerprint in zip(*columns, strict=True):
-        state = place.state(path)
+    states = place.states(shards["path"].to_pylist())
+    for path, kind, size, mtime_ns, fingerprint, state in zip(*columns, states, strict=True):
         if state is None:
             changed.append(f"{path} (gone)")
         elif state.size != size:

@@ -60,7 +60,9 @@ class Delimited:
         size = len(data) + 1 if quoted else max(_INFER_BLOCK, int(block.lengths().max()) + 1)
         table = pc.read_csv(
             pa.BufferReader(pa.py_buffer(data)),
-            read_options=pc.ReadOptions(use_threads=True, block_size=size, column_names=head.columns),
+            read_options=pc.ReadOptions(
+                use_threads=len(data) > _INFER_BLOCK, block_size=size, column_names=head.columns
+            ),
             parse_options=self._parsing(quoted),
             convert_options=_converting({}, None),
         )

@@ -61,7 +61,9 @@ class TextFormat:
             cutter = TextCutter(limits, head, one_unit=_codec(file.path) is not None, by_line=self.syntax.by_line)
             with _opened(file, head.length) as (raw, stream):
                 cut = partial(self.syntax.cut, head=head, whole=True)
-                for block in row_blocks(ByteRange(stream), cut, file.full, head.length, head.lines, tap=digest.update):
+                size = BLOCK_BYTES if _codec(file.path) else min(BLOCK_BYTES, file.state.size + 1)
+                source = ByteRange(stream)
+                for block in row_blocks(source, cut, file.full, head.length, head.lines, size, digest.update):
                     cutter.add(block, schema.add(block, head))
                     watch.reached(raw.tell())
         pieces = cutter.finish()

@@ -30,8 +30,10 @@ class JsonLines:
 
     def infer(self, block: RowBlock, head: Head) -> Inferred:
         self.check(block)
-        options = pj.ReadOptions(use_threads=True, block_size=max(_INFER_BLOCK, int(block.lengths().max()) + 1))
-        table = pj.read_json(pa.BufferReader(block.buffer()), read_options=options)
+        data = block.buffer()
+        size = max(_INFER_BLOCK, int(block.lengths().max()) + 1)
+        options = pj.ReadOptions(use_threads=data.size > size, block_size=size)
+        table = pj.read_json(pa.BufferReader(data), read_options=options)
         schema = pa.schema([pa.field(f.name, _no_times(f.type)) for f in table.schema])
         return Inferred(table.num_rows, schema, table.nbytes)
 
