@@ -212,8 +212,9 @@ class Puller:
             self._converter = plan_columns(schema, d.output, ragged=d.ragged, nulls=d.nulls, fill=d.fill)
             if "valid" in self._converter.keys and self._share.may_pad:
                 raise ConversionError(
-                    f"column 'valid' has the name of the mask that says which rows are data (last={self._share.last!r}); "
-                    "leave it out with columns=, rename it, or say last='drop' or last='wrap'"
+                    "column 'valid' has the name of the mask that says which rows are data "
+                    f"(last={self._share.last!r}); leave it out with columns=, rename it, or say last='drop' or "
+                    "last='wrap'"
                 )
         self._schema = schema
         self.opened = opened

@@ -134,4 +134,5 @@ def test_draining_is_said_in_band_and_readiness_ends(serve: Serve, tmp_path: Pat
         server.process.terminate()
         kinds = [m.WhichOneof("kind") for m in talk.answers]
         assert kinds[-1] == "draining"
-    assert server.process.wait(20) == 0
+        server.process.wait(20)
+    assert server.stop() == 0

@@ -49,6 +49,7 @@ class Library:
         return dataset
 
     def _register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
+        path = str(Path(path).absolute())
         name = name or name_of(path)
         with ScanProgress(name) as progress:
             dataset = self._registry.register(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from penstock_proto.v1 import PROTOCOL
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
@@ -14,7 +15,6 @@ from penstock_service.core.channel import Counters
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.status import Numbers, SessionStatus
 from penstock_service.deliver.data import DataService
-from penstock_proto.v1 import PROTOCOL
 
 
 @dataclass

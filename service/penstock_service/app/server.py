@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 from importlib.metadata import version
-from pathlib import Path
 
+from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
@@ -28,11 +28,9 @@ from penstock_service.deliver.control import ControlService
 from penstock_service.deliver.data import DataService
 from penstock_service.deliver.server import GrpcServer
 from penstock_service.deliver.session import Limits
+from penstock_service.source.format import ChunkLimits
 from penstock_service.source.read import read_task
 from penstock_service.source.registry import Registry
-from penstock_service.source.format import ChunkLimits
-
-from penstock_proto.v1 import data_pb2
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +93,7 @@ class Server:
         operations = self._operations()
         await self._web.start(make_http(operations, address=settings.http))
         for argument in settings.dataset_arguments:
-            await self._library.register(argument.name or "", str(Path(argument.path).absolute()), "", ())
+            await self._library.register(argument.name or "", argument.path, "", ())
         self._up["registry"] = True
 
         control = ControlService(self._library, self._version)
@@ -116,7 +114,8 @@ class Server:
             async with asyncio.timeout(self._settings.grace):
                 await self._data.idle()
         except TimeoutError:
-            _log.warning("%d sessions did not end within the grace of %g s", len(self._data.sessions()), self._settings.grace)
+            left = len(self._data.sessions())
+            _log.warning("%d sessions did not end within the grace of %g s", left, self._settings.grace)
 
     async def stop(self) -> None:
         await self._stack.aclose()
@@ -178,6 +177,7 @@ async def serve(settings: Settings) -> int:
 def _executor(settings: Settings) -> Executor:
     if settings.worker_kind == "processes":
         from penstock_service.chunks.processes import ProcessExecutor
+
         return ProcessExecutor(settings.workers)
     return ThreadExecutor(settings.workers)
 
