@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from penstock.batch import Batch, BatchMetadata
@@ -22,12 +23,14 @@ from penstock.retry import Backoff
 from penstock.subscription import Delivery, Order, Share
 from penstock.tensors import BundleConverter, OpenBundle, plan_columns
 from penstock.tensors.output import load_output
+from penstock.world import World
 from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
 from penstock_proto.v1.cursor import Cursor
 
 CONNECT_TIMEOUT: Final = 10.0
+_ORIGIN: Final = ("__source__", "__row__")
 _TELL_EVERY: Final = 5.0  # seconds between log lines while waiting for rows
 
 _log = logging.getLogger("penstock")
@@ -50,7 +53,15 @@ class _Open:
     header: pb.Bundle
     rows: OpenBundle
     start: Cursor
+    origin: dict[str, npt.NDArray[Any]] | None = None  # of each row, where it was asked for
     next: int = 0
+
+    def metadata(self, step: int, start: int, stop: int, world: World) -> BatchMetadata:
+        ids = source = None
+        if self.origin is not None:
+            ids, source = self.origin["__row__"][start:stop], self.origin["__source__"][start:stop]
+        number = self.header.first_step + step
+        return BatchMetadata(self.header.epoch, number, stop - start, world.rank, world.world_size, ids, source)
 
     def units_before(self, step: int) -> int:
         header = self.header
@@ -87,6 +98,8 @@ class Puller:
         self._connected_once = False
         self._told = 0.0  # when the log last said what we wait for
         self._rows = 0  # of the step cut last
+        self._due = 0.0  # when the next step may be handed out, where that is paced
+        clock.target_rows_per_s = share.target_rows_per_s
 
     # -- position -----------------------------------------------------------------------------------------------
 
@@ -115,6 +128,12 @@ class Puller:
         self._drop_receiver()
         self._cursor, self._epoch = cursor, epoch
 
+    def resize(self, global_batch: int) -> None:
+        """Steps of another size from here on."""
+        if global_batch != self._share.global_batch:
+            self._drop_receiver()
+            self._share = replace(self._share, global_batch=global_batch)
+
     # -- pulling ------------------------------------------------------------------------------------------------
 
     def ensure_open(self) -> pb.Opened:
@@ -140,8 +159,19 @@ class Puller:
             if end is not None:
                 return end
         step = self._cut()
-        self.clock.step(time.monotonic() - started, step.num_rows if isinstance(step, pa.RecordBatch) else self._rows)
+        self.clock.step(time.monotonic() - started, self._rows)
+        if self._delivery.max_rows_per_s is not None:
+            self._pace(self._rows / self._delivery.max_rows_per_s)
         return step
+
+    def _pace(self, seconds: float) -> None:
+        """Hold a step back until the steps before it have had their time."""
+        now = time.monotonic()
+        due = max(now, self._due)
+        self._due = due + seconds
+        if due > now:
+            self.clock.paced += due - now
+            time.sleep(due - now)
 
     def close(self) -> None:
         self._drop_receiver()
@@ -209,7 +239,10 @@ class Puller:
             )
         if self._converter is None:
             d = self._delivery
-            self._converter = plan_columns(schema, d.output, ragged=d.ragged, nulls=d.nulls, fill=d.fill)
+            columns = (
+                pa.schema([field for field in schema if field.name not in _ORIGIN]) if self._share.row_ids else schema
+            )
+            self._converter = plan_columns(columns, d.output, ragged=d.ragged, nulls=d.nulls, fill=d.fill)
             if "valid" in self._converter.keys and self._share.may_pad:
                 raise ConversionError(
                     "column 'valid' has the name of the mask that says which rows are data "
@@ -260,8 +293,12 @@ class Puller:
                 f"{header.first_step} of epoch {header.epoch}: a bug in the server"
             )
         batch = pa.ipc.read_record_batch(pa.py_buffer(item.body), self._schema)
+        origin = None
+        if self._share.row_ids:
+            origin = {name: batch[name].to_numpy() for name in _ORIGIN}
+            batch = batch.drop_columns(list(_ORIGIN))
         rows = self._converter.open(batch, item.body)
-        self._bundle = _Open(header, rows, self._cursor)
+        self._bundle = _Open(header, rows, self._cursor, origin)
         self.clock.bundle(waited, header.rows_wait_us / 1e6, header.gather_us / 1e6, header.body_bytes)
         self.filling = None
 
@@ -278,13 +315,12 @@ class Puller:
         self._rows = stop - start
         self._owed = (1, size + header.body_bytes % header.steps if last else size)
         valid = self._valid(header.last_valid if last and header.HasField("last_valid") else None)
-        number = header.first_step + step
+        metadata = bundle.metadata(step, start, stop, self._share.world)
         if last:
             self._cursor, self._bundle = bundle.cursor(), None
         if isinstance(cut, pa.RecordBatch):
             return cut if valid is None else cut.append_column("valid", pa.array(valid))
-        world = self._share.world
-        batch = Batch(cut, BatchMetadata(header.epoch, number, self._rows, world.rank, world.world_size))
+        batch = Batch(cut, metadata)
         if valid is not None:
             batch["valid"] = load_output(self._delivery.output).wrap(valid)
         return self._placed(batch)
@@ -310,6 +346,7 @@ class Puller:
         clock.dropped += end.dropped
         clock.padded += end.padded
         clock.repeated += end.repeated_rows
+        clock.unread += end.unread
 
     def _give_back(self, credits_due: tuple[int, int] | None) -> None:
         if credits_due is not None and self._receiver is not None:

@@ -87,7 +87,15 @@ class Stream:
 
     @property
     def seed(self) -> int:
-        return self._order.seed
+        """The seed of the order. Where the server was to draw one (`seed=None`) this connects."""
+        if self._order.seed is not None:
+            return self._order.seed
+        return int(self._puller.ensure_open().seed)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """NAME@VERSION of the datasets; `batch.metadata.source` counts them. Connects."""
+        return tuple(self._puller.ensure_open().datasets)
 
     @property
     def schema(self) -> pa.Schema:
@@ -101,7 +109,7 @@ class Stream:
         return plan
 
     @property
-    def rows(self) -> int | None:
+    def num_rows(self) -> int | None:
         """Rows of an epoch over all ranks; None where it cannot be known beforehand. Connects."""
         opened = self._puller.ensure_open()
         return int(opened.rows) if opened.HasField("rows") else None
@@ -154,11 +162,36 @@ class Stream:
         self._loaded = False
         return self._begin()
 
-    def get_batch(self) -> Any:
-        """The next step from wherever the stream is, into the next epoch where one ends (`batch.metadata.epoch`)."""
+    def get_iterator(self) -> Iterator[Any]:
+        """The same as `iter(stream)`."""
+        return iter(self)
+
+    def get_num_batches(self) -> int:
+        """The same as `len(stream)`; a TypeError says why, where it cannot be known."""
+        return len(self)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One epoch, row by row: a dict of what each column has for it. For looking at data, not for training."""
+        for batch in self:
+            if isinstance(batch, pa.RecordBatch):
+                yield from batch.to_pylist()
+                continue
+            for i in range(batch.metadata.rows):
+                yield {name: column[i] for name, column in batch.items()}
+
+    def get_batch(self, n: int | None = None) -> Any:
+        """The next step from wherever the stream is, into the next epoch where one ends (`batch.metadata.epoch`).
+
+        Args:
+            n: rows at this rank, for this step and its successors got with the same `n`; default: `batch_size`. All
+                ranks must ask alike.
+        """
         self._refuse_in_worker()
         self._end_live()
         self._loaded = False
+        if n is not None and n < 1:
+            raise InvalidRequest(f"n={n}: must be at least 1")
+        self._puller.resize(self._share.global_batch if n is None else n * self.world_size)
         while isinstance(step := self._puller.next(), pb.EpochEnd):
             pass
         return step
@@ -170,6 +203,7 @@ class Stream:
         self._puller.seek(0, None)
 
     def _begin(self) -> "_Epoch":
+        self._puller.resize(self._share.global_batch)
         self._live = _Epoch(self._puller)
         return self._live
 

@@ -51,6 +51,11 @@ def _sent(numbers: Numbers) -> Iterator[Metric]:
     yield _counter("penstock_steps_sent", "Steps handed to trainers, counted per rank.", numbers.steps_sent)
     yield _counter("penstock_bundles_sent", "Bundles (hand-overs of several steps).", numbers.bundles_sent)
     yield _gauge("penstock_sessions", "Sessions that are open.", numbers.sessions)
+    yield _gauge(
+        "penstock_sessions_below_target",
+        "Sessions that get fewer rows per second than they said they want, the server being why.",
+        numbers.sessions_below_target,
+    )
     yield _counter("penstock_sessions_opened", "Sessions opened since start.", numbers.sessions_total)
 
 

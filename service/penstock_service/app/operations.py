@@ -71,12 +71,14 @@ class ServerOperations:
 
     def numbers(self) -> Numbers:
         totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
+        sessions = self._data.sessions()
         return Numbers(
             rows_sent=dict(totals.rows),
             bytes_sent=totals.bytes,
             steps_sent=totals.steps,
             bundles_sent=totals.bundles,
-            sessions=len(self._data.sessions()),
+            sessions=len(sessions),
+            sessions_below_target=sum(s.below_target for s in sessions),
             sessions_total=totals.sessions,
             stage_seconds={
                 "read": chunks.making_seconds,

@@ -1,20 +1,18 @@
 """The steps of one rank, bundle by bundle: walks the segments, cuts steps by the view, gathers their rows."""
 
-import asyncio
 import time
-from contextlib import ExitStack
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from penstock_proto.v1.cursor import Cursor
-from penstock_service.batch.gather import gather, plan_visit
+from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.view import View
 from penstock_service.core.channel import Counters
 from penstock_service.core.errors import DataError, InvalidRequest, OrderChanged
 from penstock_service.core.feed import Bundle, EpochEnd, Span
-from penstock_service.core.segment import U32, ChunkSource, Progress, Segment, SegmentSource
+from penstock_service.core.segment import U32, Progress, Segment, SegmentSource
 
 I64 = npt.NDArray[np.int64]
 
@@ -27,16 +25,14 @@ class StepFeed:
     def __init__(
         self,
         segments: SegmentSource,
-        chunks: ChunkSource,
+        fetch: Fetch,
         view: View,
-        schema: pa.Schema,
         at: Cursor,
         counters: Counters,
     ) -> None:
         self._segments = segments
-        self._chunks = chunks
+        self._fetch = fetch
         self._view = view
-        self._schema = schema
         self._counters = counters
         self._epoch, self._step = at.epoch, at.step
         self._next_segment = at.segment  # the first one not held
@@ -45,7 +41,7 @@ class StepFeed:
         self._held: list[Segment] = []
         self._padded = self._repeated = self._dropped = 0
         self._waited = 0.0  # for the rows of the bundle being made
-        self._row_bytes = float(sum(_width(field.type) for field in schema)) or 1.0
+        self._row_bytes = float(sum(_width(field.type) for field in fetch.schema)) or 1.0
 
     async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
         """See `core.feed.Feed`.
@@ -179,7 +175,8 @@ class StepFeed:
 
     async def _bundle(self, chunk: U32, row: U32, steps: int, units: int, differing: dict[str, int]) -> Bundle:
         started = time.perf_counter()
-        body, rows_by_dataset = await self._gather(chunk, row)
+        absent = {c: rows for segment in self._held for c, rows in segment.absent.items()}
+        body, rows_by_dataset = await self._fetch.rows(chunk, row, absent)
         seconds = time.perf_counter() - started
         self._counters.add("gather_seconds", seconds)
         self._row_bytes = max(1.0, body.size / max(1, len(row)))
@@ -213,20 +210,6 @@ class StepFeed:
             if not units:
                 break
         return tuple(spans)
-
-    async def _gather(self, chunk: U32, row: U32) -> tuple[pa.Buffer, dict[str, int]]:
-        visit = plan_visit(chunk, row)
-        touched = np.array([c for c, _, _ in visit.runs], np.int64)
-        counts = {c: end - first for c, first, end in visit.runs}
-        batches: dict[int, pa.RecordBatch] = {}
-        rows_by_dataset: dict[str, int] = {}
-        with ExitStack() as leases:
-            for first, dataset, own in self._segments.by_source(touched):
-                lease = leases.enter_context(await self._chunks.lease(dataset, own.tolist()))
-                batches.update((first + c, batch) for c, batch in lease.batches.items())
-                rows_by_dataset[dataset.name] = sum(counts[first + c] for c in own.tolist())
-            body = await asyncio.to_thread(lambda: gather(self._schema, batches, visit).serialize())
-        return body, rows_by_dataset
 
     def _end_epoch(self) -> EpochEnd:
         end = EpochEnd(self._epoch, self._step, self._dropped, self._padded, self._repeated, self._segments.unread)

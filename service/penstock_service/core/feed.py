@@ -74,5 +74,6 @@ class Opening:
     cursor: str  # JSON: where the feed begins
     rows: int | None  # of one whole epoch over all ranks
     steps: int | None
+    seed: int
     datasets: tuple[str, ...]  # NAME@VERSION
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice

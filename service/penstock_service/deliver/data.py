@@ -133,8 +133,10 @@ class DataService:
                 await asyncio.wait({opening}, timeout=0.5)
                 if not opening.done():
                     await context.write(messages.filling(0, 0, "opening"))
-        finally:
+        except BaseException:
             opening.cancel()
+            opening.add_done_callback(_close_unused)  # the client went away: what was opened meanwhile is let go
+            raise
         return opening.result()
 
     def _admit(self, request: pb.Open, opening: Opening, context: Context) -> Session:
@@ -150,7 +152,8 @@ class DataService:
         )
         ledger = Ledger()
         ledger.open_window(max(1, request.window.steps), max(1, request.window.bytes))
-        session = Session(who, opening, ledger, self._limits, self.totals, context.write)
+        target = request.view.target_rows_per_s
+        session = Session(who, opening, ledger, self._limits, self.totals, context.write, target)
         self._sessions[who.session] = session
         self.totals.sessions += 1
         if self._draining is not None:
@@ -171,3 +174,8 @@ class DataService:
                 return
             elif kind == "open":
                 raise InvalidRequest("a second Open on one stream: open another stream")
+
+
+def _close_unused(opening: "asyncio.Task[Opening]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

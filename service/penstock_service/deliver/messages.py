@@ -23,6 +23,8 @@ def opened(opening: Opening, session: str, transport: str, reason: str, server: 
         transport_reason=reason,
         server=server,
         cursor=opening.cursor,
+        datasets=opening.datasets,
+        seed=opening.seed,
     )
     return _bytes(pb.ServerMessage(opened=message))
 
