@@ -10,27 +10,22 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from penstock.batch import Batch, BatchMetadata
-from penstock.errors import ConversionError, PenstockError, ServerError, ServerUnavailable
+from penstock.batch import Batch
+from penstock.cutting import Cutter, Cutting
+from penstock.errors import PenstockError, ServerError, ServerUnavailable
 from penstock.link import Link, nobody_there
 from penstock.profile import Clock
 from penstock.receiver import Received, Receiver
 from penstock.retry import Backoff
 from penstock.subscription import Delivery, Order, Share
-from penstock.tensors import BundleConverter, OpenBundle, plan_columns
-from penstock.tensors.output import load_output
-from penstock.world import World
 from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
 from penstock_proto.v1.cursor import Cursor
 
 CONNECT_TIMEOUT: Final = 10.0
-_ORIGIN: Final = ("__source__", "__row__")
 _TELL_EVERY: Final = 5.0  # seconds between log lines while waiting for rows
 
 _log = logging.getLogger("penstock")
@@ -46,36 +41,6 @@ class Identity:
     client: str
 
 
-@dataclass
-class _Open:
-    """A bundle being cut."""
-
-    header: pb.Bundle
-    rows: OpenBundle
-    start: Cursor
-    origin: dict[str, npt.NDArray[Any]] | None = None  # of each row, where it was asked for
-    next: int = 0
-
-    def metadata(self, step: int, start: int, stop: int, world: World) -> BatchMetadata:
-        ids = source = None
-        if self.origin is not None:
-            ids, source = self.origin["__row__"][start:stop], self.origin["__source__"][start:stop]
-        number = self.header.first_step + step
-        return BatchMetadata(self.header.epoch, number, stop - start, world.rank, world.world_size, ids, source)
-
-    def units_before(self, step: int) -> int:
-        header = self.header
-        units: int = step * header.units
-        if step == header.steps and header.HasField("last_units"):
-            units += header.last_units - header.units
-        return units
-
-    def cursor(self) -> Cursor:
-        """After the steps handed out."""
-        spans = [(s.segment, s.units, s.digest) for s in self.header.spans]
-        return self.start.after(self.next, self.units_before(self.next), spans, self.header.taken)
-
-
 class Puller:
     """One rank's steps. Used by one thread at a time; `close` may be called twice, and from a finalizer."""
 
@@ -89,15 +54,13 @@ class Puller:
         self._epoch = 0  # where there is no cursor
         self._receiver: Receiver | None = None
         self._pid = os.getpid()
-        self._converter: BundleConverter | None = None
-        self._schema: pa.Schema | None = None
-        self._bundle: _Open | None = None
+        self._cutter: Cutter | None = None
+        self._bundle: Cutting | None = None
         self._window = Window(delivery.prefetch, delivery.prefetch_bytes)
         self._owed: tuple[int, int] | None = None  # credits of the step that the user still works on
         self._backoff: Backoff | None = None
         self._connected_once = False
         self._told = 0.0  # when the log last said what we wait for
-        self._rows = 0  # of the step cut last
         self._due = 0.0  # when the next step may be handed out, where that is paced
         clock.target_rows_per_s = share.target_rows_per_s
 
@@ -111,12 +74,12 @@ class Puller:
     def step(self) -> int:
         """The next step of the epoch."""
         if self._bundle is not None:
-            return int(self._bundle.header.first_step) + self._bundle.next
+            return int(self._bundle.header.first_step) + self._bundle.done
         return self._cursor.step if self._cursor is not None else 0
 
     def cursor(self) -> Cursor | None:
         """After what was received; None before the server was ever asked."""
-        return self._bundle.cursor() if self._bundle is not None and self._bundle.next else self._cursor
+        return self._bundle.cursor() if self._bundle is not None and self._bundle.done else self._cursor
 
     def seek(self, epoch: int, cursor: Cursor | None) -> None:
         """Go on at `cursor`, else at the start of `epoch`. Where we are there already, what is under way is kept."""
@@ -145,8 +108,8 @@ class Puller:
     @property
     def schema(self) -> pa.Schema:
         self.ensure_open()
-        assert self._schema is not None  # noqa: S101 - set with `opened`
-        return self._schema
+        assert self._cutter is not None  # noqa: S101 - made with `opened`
+        return self._cutter.schema
 
     def next(self) -> Batch | pa.RecordBatch | pb.EpochEnd:
         """The next step, or the end of the epoch (told once; the next call begins the following epoch)."""
@@ -158,10 +121,12 @@ class Puller:
             end = self._next_bundle()
             if end is not None:
                 return end
-        step = self._cut()
-        self.clock.step(time.monotonic() - started, self._rows)
+        bundle = self._bundle
+        assert bundle is not None  # noqa: S101 - there is one, or an end was returned
+        step = self._cut(bundle)
+        self.clock.step(time.monotonic() - started, bundle.last_rows)
         if self._delivery.max_rows_per_s is not None:
-            self._pace(self._rows / self._delivery.max_rows_per_s)
+            self._pace(bundle.last_rows / self._delivery.max_rows_per_s)
         return step
 
     def _pace(self, seconds: float) -> None:
@@ -232,24 +197,14 @@ class Puller:
 
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))
-        if self._schema is not None and not schema.equals(self._schema):
+        if self._cutter is None:
+            self._cutter = Cutter(schema, self._share, self._delivery)
+        elif not schema.equals(self._cutter.schema):
             raise ServerError(
-                f"the stream came back with other columns: {schema.to_string()} instead of {self._schema.to_string()}; "
-                "the dataset was registered anew under the same name; begin a new stream"
+                f"the stream came back with other columns: {schema.to_string()} instead of "
+                f"{self._cutter.schema.to_string()}; the dataset was registered anew under the same name; "
+                "begin a new stream"
             )
-        if self._converter is None:
-            d = self._delivery
-            columns = (
-                pa.schema([field for field in schema if field.name not in _ORIGIN]) if self._share.row_ids else schema
-            )
-            self._converter = plan_columns(columns, d.output, ragged=d.ragged, nulls=d.nulls, fill=d.fill)
-            if "valid" in self._converter.keys and self._share.may_pad:
-                raise ConversionError(
-                    "column 'valid' has the name of the mask that says which rows are data "
-                    f"(last={self._share.last!r}); leave it out with columns=, rename it, or say last='drop' or "
-                    "last='wrap'"
-                )
-        self._schema = schema
         self.opened = opened
         self._cursor = Cursor.from_json(opened.cursor)
         self.clock.transport = opened.transport
@@ -284,59 +239,19 @@ class Puller:
     # -- bundles ------------------------------------------------------------------------------------------------
 
     def _open_bundle(self, item: Received, waited: float) -> None:
-        header = item.header
         assert self._cursor is not None  # noqa: S101 - Opened came before
-        assert self._converter is not None  # noqa: S101
-        if (header.epoch, header.first_step) != (self._cursor.epoch, self._cursor.step):
-            raise ServerError(
-                f"expected step {self._cursor.step} of epoch {self._cursor.epoch}, the server sent step "
-                f"{header.first_step} of epoch {header.epoch}: a bug in the server"
-            )
-        batch = pa.ipc.read_record_batch(pa.py_buffer(item.body), self._schema)
-        origin = None
-        if self._share.row_ids:
-            origin = {name: batch[name].to_numpy() for name in _ORIGIN}
-            batch = batch.drop_columns(list(_ORIGIN))
-        rows = self._converter.open(batch, item.body)
-        self._bundle = _Open(header, rows, self._cursor, origin)
+        assert self._cutter is not None  # noqa: S101
+        self._bundle = self._cutter.open(item, self._cursor)
+        header = item.header
         self.clock.bundle(waited, header.rows_wait_us / 1e6, header.gather_us / 1e6, header.body_bytes)
         self.filling = None
 
-    def _cut(self) -> Batch | pa.RecordBatch:
-        bundle = self._bundle
-        assert bundle is not None  # noqa: S101 - the caller saw to it
-        header, step = bundle.header, bundle.next
-        last = step + 1 == header.steps
-        start = step * header.rows
-        stop = start + (header.last_rows if last and header.HasField("last_rows") else header.rows)
-        size = header.body_bytes // header.steps
-        cut = bundle.rows.rows(start, stop)
-        bundle.next += 1
-        self._rows = stop - start
-        self._owed = (1, size + header.body_bytes % header.steps if last else size)
-        valid = self._valid(header.last_valid if last and header.HasField("last_valid") else None)
-        metadata = bundle.metadata(step, start, stop, self._share.world)
-        if last:
+    def _cut(self, bundle: Cutting) -> Batch | pa.RecordBatch:
+        step = bundle.next()
+        self._owed = bundle.credit()
+        if bundle.exhausted:
             self._cursor, self._bundle = bundle.cursor(), None
-        if isinstance(cut, pa.RecordBatch):
-            return cut if valid is None else cut.append_column("valid", pa.array(valid))
-        batch = Batch(cut, metadata)
-        if valid is not None:
-            batch["valid"] = load_output(self._delivery.output).wrap(valid)
-        return self._placed(batch)
-
-    def _valid(self, rows: int | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
-        """Which rows are data: in every batch under `last="pad"`, else only where some are not."""
-        if rows is None and self._share.last != "pad":
-            return None
-        return np.arange(self._rows) < (self._rows if rows is None else rows)
-
-    def _placed(self, batch: Batch) -> Batch:
-        if self._delivery.pin_memory:
-            batch = batch.pin_memory()
-        if self._delivery.device is not None:
-            batch = batch.to(self._delivery.device, non_blocking=self._delivery.pin_memory)
-        return batch
+        return step
 
     def _end_epoch(self, end: pb.EpochEnd) -> None:
         assert self._cursor is not None  # noqa: S101 - Opened came before

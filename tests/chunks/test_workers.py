@@ -63,9 +63,9 @@ def test_errors_are_what_they_were(
         for what, chunk, times in (("data", 0, 1), ("source", 1, 9), ("source", 2, 2), ("bug", 3, 1), ("exit", 4, 1)):
             order(root, f"{what}-{chunk}", times)
         async with running(makers.make_badly, executor) as chunks:
-            with pytest.raises(DataError, match="^chunk 0 is no good$"):
+            with pytest.raises(DataError, match=r"^chunk 0 is no good$"):
                 await chunks.info(toy, 0)
-            with pytest.raises(SourceUnreadable, match="^chunk 1 cannot be read now$"):
+            with pytest.raises(SourceUnreadable, match=r"^chunk 1 cannot be read now$"):
                 await chunks.info(toy, 1)
             assert (await chunks.info(toy, 2)).rows == ROWS
             with pytest.raises(Internal, match="ZeroDivisionError: chunk 3 divides by zero"):
@@ -203,7 +203,7 @@ def test_a_reader_that_cannot_be_imported_is_told_at_the_start(running: Running,
     makers.no_such_reader = Unknown  # type: ignore[attr-defined]
 
     async def main() -> None:
-        with pytest.raises(Internal, match="a worker process cannot begin: AttributeError.*no_such_reader"):
+        with pytest.raises(Internal, match=r"a worker process cannot begin: AttributeError.*no_such_reader"):
             async with running(Unknown, ProcessExecutor(2)):
                 pass
 

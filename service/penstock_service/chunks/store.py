@@ -142,9 +142,9 @@ class Store:
 
     # -- making --------------------------------------------------------------------------------------------------
 
-    def place(self, key: str, size: int, owner: Owner, want: Want | None) -> Place | None:
+    def place(self, key: str, size: int, owner: Owner, want: Want | None, *, disk: bool = True) -> Place | None:
         """Blocking. Room for a file of `size` bytes, reserved until `settle` or `abandon`; None if there is none."""
-        if self._folder and time.monotonic() >= self._rests_until:
+        if disk and self._folder and time.monotonic() >= self._rests_until:
             for version, keys in self.rack.unclaimed(size, owner):
                 self.rack.claim(version, keys())
             self._look_again(size)
