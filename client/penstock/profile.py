@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from penstock_proto.v1 import data_pb2 as pb
+
 
 @dataclass
 class Clock:
@@ -39,6 +41,13 @@ class Clock:
             self.waited += waited
         self.steps += 1
         self.rows += rows
+
+    def epoch(self, end: pb.EpochEnd) -> None:
+        self.epochs += 1
+        self.dropped += end.dropped
+        self.padded += end.padded
+        self.repeated += end.repeated_rows
+        self.unread += end.unread
 
     def bundle(self, waited: float, rows_wait: float, gather: float, size: int) -> None:
         """A bundle came after the loop had waited `waited` for it; the server says what it was doing."""

@@ -8,16 +8,16 @@ import logging
 import os
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
 
 from penstock.batch import Batch
 from penstock.cutting import Cutter, Cutting
-from penstock.errors import PenstockError, ServerError, ServerUnavailable
+from penstock.errors import InvalidRequest, PenstockError, ServerError, ServerUnavailable
 from penstock.link import Link, nobody_there
 from penstock.profile import Clock
-from penstock.receiver import Received, Receiver
+from penstock.receiver import Item, Received, Receiver
 from penstock.retry import Backoff
 from penstock.subscription import Delivery, Order, Share
 from penstock_proto.v1 import PROTOCOL
@@ -61,6 +61,7 @@ class Puller:
         self._backoff: Backoff | None = None
         self._connected_once = False
         self._told = 0.0  # when the log last said what we wait for
+        self.closed = False
         self._due = 0.0  # when the next step may be handed out, where that is paced
         clock.target_rows_per_s = share.target_rows_per_s
 
@@ -88,21 +89,21 @@ class Puller:
             cursor = replace(here, epoch=epoch, segment=0, taken=0, step=0, digest=0)
         if cursor is not None and here == cursor and self._pid == os.getpid():
             return
-        self._drop_receiver()
+        self._leave()
         self._cursor, self._epoch = cursor, epoch
 
     def resize(self, global_batch: int) -> None:
         """Steps of another size from here on."""
         if global_batch != self._share.global_batch:
-            self._drop_receiver()
+            self._leave()
             self._share = replace(self._share, global_batch=global_batch)
 
     # -- pulling ------------------------------------------------------------------------------------------------
 
     def ensure_open(self) -> pb.Opened:
-        """Connect, if we are not: what the server says of the stream."""
+        """Connect, if we never did: what the server says of the stream."""
         while self.opened is None:
-            self._take(self._receive())
+            self._advance(time.monotonic())
         return self.opened
 
     @property
@@ -112,22 +113,62 @@ class Puller:
         return self._cutter.schema
 
     def next(self) -> Batch | pa.RecordBatch | pb.EpochEnd:
-        """The next step, or the end of the epoch (told once; the next call begins the following epoch)."""
+        """The next step, or the end of the epoch (told once; the next call begins the following epoch).
+
+        Whatever is raised, here or by an interrupt, the position stays that of what was returned.
+        """
         started = time.monotonic()
         if self._owed is not None:
             owed, self._owed = self._owed, None
             self._give_back(self._window.done(*owed))
-        if self._bundle is None:
-            end = self._next_bundle()
+        while (bundle := self._in_hand()) is None:
+            end = self._advance(started)
             if end is not None:
                 return end
-        bundle = self._bundle
-        assert bundle is not None  # noqa: S101 - there is one, or an end was returned
-        step = self._cut(bundle)
+        step = bundle.next()
+        self._owed = bundle.credit()
         self.clock.step(time.monotonic() - started, bundle.last_rows)
         if self._delivery.max_rows_per_s is not None:
             self._pace(bundle.last_rows / self._delivery.max_rows_per_s)
         return step
+
+    @property
+    def at_end(self) -> bool:
+        """Was the last step of an epoch handed out, and its end not told yet?"""
+        return self._bundle is not None and self._bundle.exhausted and self._bundle.header.ends_epoch
+
+    def close(self, join: bool = True) -> None:
+        """For good; may be called twice. `join=False` from a finalizer."""
+        self.closed = True
+        self._drop_receiver(join=join)
+
+    def _in_hand(self) -> Cutting | None:
+        """The bundle being cut, if it has a step left."""
+        if self._bundle is not None and self._bundle.exhausted:
+            self._cursor, self._bundle = self._bundle.cursor(), None
+        return self._bundle
+
+    def _advance(self, since: float) -> pb.EpochEnd | None:
+        """Take what comes next. The end of an epoch is returned; a bundle is then in hand; else nothing changed yet.
+
+        If that fails half-way, the stream is ahead of the position: it is dropped, and opened anew where we are.
+        """
+        try:
+            item = self._receive()
+            if isinstance(item, Received):
+                self._open_bundle(item, time.monotonic() - since)
+            elif isinstance(item, pb.EpochEnd):
+                return self._end_epoch(item)
+            elif isinstance(item, pb.Opened):
+                self._take_opened(item)
+            elif isinstance(item, pb.Filling):
+                self._tell_filling(item)
+            else:
+                self._failed(item)
+        except BaseException:
+            self._drop_receiver()
+            raise
+        return None
 
     def _pace(self, seconds: float) -> None:
         """Hold a step back until the steps before it have had their time."""
@@ -138,34 +179,7 @@ class Puller:
             self.clock.paced += due - now
             time.sleep(due - now)
 
-    def close(self) -> None:
-        self._drop_receiver()
-
-    def _next_bundle(self) -> pb.EpochEnd | None:
-        started = time.monotonic()
-        while True:
-            item = self._receive()
-            if isinstance(item, Received):
-                self._backoff = None
-                self._open_bundle(item, time.monotonic() - started)
-                return None
-            if isinstance(item, pb.EpochEnd):
-                self._backoff = None
-                self._end_epoch(item)
-                return item
-            self._take(item)
-
-    def _take(self, item: Any) -> None:
-        if isinstance(item, pb.Opened):
-            self._take_opened(item)
-        elif isinstance(item, pb.Filling):
-            self._tell_filling(item)
-        elif isinstance(item, PenstockError):
-            self._failed(item)
-        else:
-            raise ServerError(f"{self._link.target} sent {type(item).__name__} before Opened: a bug in the server")
-
-    def _receive(self) -> Any:
+    def _receive(self) -> Item:
         if self._receiver is None or self._pid != os.getpid():
             self._drop_receiver()
             self._connect()
@@ -175,6 +189,8 @@ class Puller:
         return self._receiver.get()
 
     def _connect(self) -> None:
+        if self.closed:
+            raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
         cursor = self._cursor
         message = pb.Open(
             protocol=PROTOCOL,
@@ -192,8 +208,9 @@ class Puller:
         self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
         self._owed = None
         self._pid = os.getpid()
-        self._receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata)
-        self._receiver.start()
+        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata)
+        receiver.start()
+        self._receiver = receiver
 
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))
@@ -213,6 +230,8 @@ class Puller:
         self._connected_once = True
 
     def _tell_filling(self, filling: pb.Filling) -> None:
+        if filling.rows > (self.filling.rows if self.filling is not None else 0):
+            self._backoff = None  # the server is getting on
         self.filling = filling
         now = time.monotonic()
         if now - self._told > _TELL_EVERY:
@@ -221,7 +240,7 @@ class Puller:
 
     def _failed(self, error: PenstockError) -> None:
         """The stream broke. Permanent errors are raised; else wait a little, then the next receive reconnects."""
-        self._drop_receiver(keep_bundle=True)
+        self._drop_receiver()
         if not error.retryable:
             raise error
         if self._backoff is None:
@@ -239,38 +258,37 @@ class Puller:
     # -- bundles ------------------------------------------------------------------------------------------------
 
     def _open_bundle(self, item: Received, waited: float) -> None:
-        assert self._cursor is not None  # noqa: S101 - Opened came before
-        assert self._cutter is not None  # noqa: S101
+        if self._cursor is None or self._cutter is None:
+            raise ServerError(f"{self._link.target} sent a bundle before Opened: a bug in the server")
         self._bundle = self._cutter.open(item, self._cursor)
+        self._backoff = self.filling = None
         header = item.header
         self.clock.bundle(waited, header.rows_wait_us / 1e6, header.gather_us / 1e6, header.body_bytes)
-        self.filling = None
 
-    def _cut(self, bundle: Cutting) -> Batch | pa.RecordBatch:
-        step = bundle.next()
-        self._owed = bundle.credit()
-        if bundle.exhausted:
-            self._cursor, self._bundle = bundle.cursor(), None
-        return step
-
-    def _end_epoch(self, end: pb.EpochEnd) -> None:
-        assert self._cursor is not None  # noqa: S101 - Opened came before
-        self._cursor = self._cursor.next_epoch()
-        clock = self.clock
-        clock.epochs += 1
-        clock.dropped += end.dropped
-        clock.padded += end.padded
-        clock.repeated += end.repeated_rows
-        clock.unread += end.unread
+    def _end_epoch(self, end: pb.EpochEnd) -> pb.EpochEnd:
+        cursor = self._cursor
+        if cursor is None or (end.epoch, end.steps) != (cursor.epoch, cursor.step):
+            raise ServerError(
+                f"the server ended epoch {end.epoch} after {end.steps} steps, but this side is at "
+                f"{'no step yet' if cursor is None else f'step {cursor.step} of epoch {cursor.epoch}'}: a bug"
+            )
+        self._backoff = None
+        self._cursor = cursor.next_epoch()
+        self.clock.epoch(end)
+        self._give_back(self._window.flush())  # the next epoch's steps may be short of credit
+        return end
 
     def _give_back(self, credits_due: tuple[int, int] | None) -> None:
         if credits_due is not None and self._receiver is not None:
             self._receiver.credit(*credits_due)
 
-    def _drop_receiver(self, keep_bundle: bool = False) -> None:
-        """End the stream. A bundle in hand is whole and may still be cut, unless we go somewhere else."""
-        if not keep_bundle and self._bundle is not None:
-            self._cursor, self._bundle = self.cursor(), None
+    def _drop_receiver(self, join: bool = True) -> None:
+        """End the stream. A bundle in hand is whole and may still be cut."""
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            receiver.close()
+            receiver.close(join)
+
+    def _leave(self) -> None:
+        """Drop what is under way and in hand; the position stays."""
+        self._drop_receiver()
+        self._cursor, self._bundle = self.cursor(), None

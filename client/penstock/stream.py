@@ -51,9 +51,9 @@ class Stream:
         who = Identity(self._job, self._name, uuid.uuid4().hex, self._client)
         self._puller = Puller(self._link, self._order, self._share, self._delivery, who, self._clock)
         self._loaded = False  # a state waits for the next iterator
-        self._live: _Epoch | None = None
+        self._live: weakref.ref[_Epoch] | None = None  # the iterator holds the stream, not the other way round
         # Holds the puller, not the stream: a stream that nobody can reach any more closes its connection.
-        self._finalizer = weakref.finalize(self, self._puller.close)
+        self._finalizer = weakref.finalize(self, self._puller.close, join=False)
         self.sampler = EpochSampler(self)
 
     # -- what is streamed ---------------------------------------------------------------------------------------
@@ -146,6 +146,8 @@ class Stream:
         self._end_live()
         if self._loaded:
             self._loaded = False
+        elif self._puller.at_end:
+            self._puller.next()  # all its steps were read, only its end was not
         elif self._puller.step:
             warnings.warn(
                 f"epoch {self.epoch} begins again at its start; it was left at step {self._puller.step}. "
@@ -204,13 +206,15 @@ class Stream:
 
     def _begin(self) -> "_Epoch":
         self._puller.resize(self._share.global_batch)
-        self._live = _Epoch(self._puller)
-        return self._live
+        live = _Epoch(self, self._puller)
+        self._live = weakref.ref(live)
+        return live
 
     def _end_live(self) -> None:
-        if self._live is not None:
-            self._live.end()
-            self._live = None
+        live = self._live() if self._live is not None else None
+        if live is not None:
+            live.end()
+        self._live = None
 
     def _refuse_in_worker(self) -> None:
         data = sys.modules.get("torch.utils.data")
@@ -218,7 +222,7 @@ class Stream:
             raise InvalidRequest(
                 "a Penstock stream inside a DataLoader worker: use num_workers=0: the server prefetches"
             )
-        if not self._finalizer.alive:
+        if self._puller.closed:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
 
     # -- state --------------------------------------------------------------------------------------------------
@@ -262,7 +266,8 @@ class Stream:
     def close(self) -> None:
         """End the stream's connection; may be called twice. Its state can still be saved."""
         self._end_live()
-        self._finalizer()
+        self._puller.close()
+        self._finalizer.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -292,7 +297,8 @@ class Stream:
 class _Epoch(Iterator[Any]):
     """One iterator over (the rest of) one epoch."""
 
-    def __init__(self, puller: Puller) -> None:
+    def __init__(self, stream: Stream, puller: Puller) -> None:
+        self._stream = stream  # else `for batch in client.stream(...)` would lose it, and its connection, at once
         self._puller: Puller | None = puller
         self._replaced = False
 

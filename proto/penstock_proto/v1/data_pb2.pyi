@@ -175,7 +175,7 @@ class Filling(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., of: _Optional[int] = ..., stage: _Optional[str] = ...) -> None: ...
 
 class Bundle(_message.Message):
-    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us")
+    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us", "ends_epoch")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -190,6 +190,7 @@ class Bundle(_message.Message):
     LAST_VALID_FIELD_NUMBER: _ClassVar[int]
     ROWS_WAIT_US_FIELD_NUMBER: _ClassVar[int]
     GATHER_US_FIELD_NUMBER: _ClassVar[int]
+    ENDS_EPOCH_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     first_step: int
     steps: int
@@ -204,7 +205,8 @@ class Bundle(_message.Message):
     last_valid: int
     rows_wait_us: int
     gather_us: int
-    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ...) -> None: ...
+    ends_epoch: bool
+    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ..., ends_epoch: bool = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("segment", "units", "digest")

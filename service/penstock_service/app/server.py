@@ -85,8 +85,11 @@ class Server:
             self._version,
         )
         self._library = Library(registry, self._data.datasets_in_use)
+        self._stack.callback(self._library.close)
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
-        self._subscriptions = Subscriptions(self._library.lookup, self._chunks, seeds, defaults, self._counters)
+        self._subscriptions = Subscriptions(
+            self._library.lookup, self._chunks, seeds, defaults, settings.memory // 4, self._counters
+        )
 
         # Worker processes, if any, begin before gRPC does: nothing may fork a process that speaks gRPC.
         self._stack.push_async_callback(self._chunks.stop)
@@ -134,6 +137,7 @@ class Server:
             self._library,
             self._chunks,
             self._data,
+            self._subscriptions,
             self._counters,
             self._lag,
             lambda: dict(self._up),

@@ -1,10 +1,10 @@
 """The steps of one rank, bundle by bundle: walks the segments, cuts steps by the view, gathers their rows."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.batch.fetch import Fetch
@@ -15,8 +15,6 @@ from penstock_service.core.feed import Bundle, EpochEnd, Span
 from penstock_service.core.segment import U32, Progress, Segment, SegmentSource
 
 I64 = npt.NDArray[np.int64]
-
-_GUESSED_WIDTH = 64  # bytes of a value whose size is only known when it was gathered
 
 
 class StepFeed:
@@ -29,7 +27,9 @@ class StepFeed:
         view: View,
         at: Cursor,
         counters: Counters,
+        row_bytes: float = 64.0,
     ) -> None:
+        """`row_bytes`: about how many bytes a row has, for the first bundle; later ones go by what was gathered."""
         self._segments = segments
         self._fetch = fetch
         self._view = view
@@ -41,7 +41,7 @@ class StepFeed:
         self._held: list[Segment] = []
         self._padded = self._repeated = self._dropped = 0
         self._waited = 0.0  # for the rows of the bundle being made
-        self._row_bytes = float(sum(_width(field.type) for field in fetch.schema)) or 1.0
+        self._row_bytes = max(1.0, row_bytes)
 
     async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
         """See `core.feed.Feed`.
@@ -134,7 +134,7 @@ class StepFeed:
 
     async def _full_steps(self, steps: int) -> Bundle:
         chunk, row = self._units(self._view.full_steps(self._taken, steps))
-        return await self._bundle(chunk, row, steps, steps * self._view.global_batch, {})
+        return await self._bundle(chunk, row, steps, steps * self._view.global_batch)
 
     async def _last_step(self, left: int, progress: Progress | None) -> Bundle | EpochEnd:
         self._first_bad(left)
@@ -149,7 +149,7 @@ class StepFeed:
         differing = {"last_rows": len(last.units), "last_units": left}
         if last.valid is not None:
             differing["last_valid"] = last.valid
-        return await self._bundle(chunk, row, 1, left, differing)
+        return await self._bundle(chunk, row, 1, left, head, **differing)
 
     async def _head(self, left: int, progress: Progress | None) -> list[Segment]:
         """The epoch's first segments, enough to fill the last step up with."""
@@ -173,9 +173,11 @@ class StepFeed:
         chunk = np.concatenate([segments[i].chunk for i in touched])[at]
         return chunk, np.concatenate([segments[i].row for i in touched])[at]
 
-    async def _bundle(self, chunk: U32, row: U32, steps: int, units: int, differing: dict[str, int]) -> Bundle:
+    async def _bundle(
+        self, chunk: U32, row: U32, steps: int, units: int, head: Sequence[Segment] = (), **differing: int
+    ) -> Bundle:
         started = time.perf_counter()
-        absent = {c: rows for segment in self._held for c, rows in segment.absent.items()}
+        absent = {c: rows for segment in (*self._held, *head) for c, rows in segment.absent.items()}
         body, rows_by_dataset = await self._fetch.rows(chunk, row, absent)
         seconds = time.perf_counter() - started
         self._counters.add("gather_seconds", seconds)
@@ -191,6 +193,7 @@ class StepFeed:
             units=self._view.global_batch,
             body=body,
             rows_by_dataset=rows_by_dataset,
+            ends_epoch=self._ends(units),
             rows_wait_seconds=self._waited,
             gather_seconds=seconds,
             **differing,
@@ -199,6 +202,13 @@ class StepFeed:
         self._step += steps
         self._drop_exhausted()
         return bundle
+
+    def _ends(self, units: int) -> bool:
+        """Does no step of this epoch follow, once `units` more units are taken?"""
+        if self._next_segment < self._segments.segments:
+            return False
+        left = self._left() - units
+        return left == 0 or (left < self._view.global_batch and self._view.last == "drop")
 
     def _spans(self, units: int) -> tuple[Span, ...]:
         spans, before = [], self._taken
@@ -222,11 +232,3 @@ class StepFeed:
         self._held = []
         self._dropped = self._padded = self._repeated = 0
         return end
-
-
-def _width(kind: pa.DataType) -> int:
-    if pa.types.is_fixed_size_list(kind):
-        return _width(kind.value_type) * int(kind.list_size)
-    if pa.types.is_primitive(kind):
-        return max(1, int(kind.bit_width) // 8)
-    return _GUESSED_WIDTH

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import ExitStack
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from penstock_service.core.segment import U32, ChunkSource, SegmentSource, Sourc
 I64 = npt.NDArray[np.int64]
 
 SOURCE_FIELD = pa.field("__source__", pa.int32(), nullable=False)
+_AT_ONCE: Final = 1 << 16
 ROW_FIELD = pa.field("__row__", pa.int64(), nullable=False)
 
 
@@ -33,7 +35,8 @@ class Fetch:
         Args:
             absent: by chunk: stored rows that its batch lacks.
         """
-        visit = plan_visit(chunk, row)
+        # Sorting is quick for an ordinary bundle; a huge one must not hold up the event loop.
+        visit = plan_visit(chunk, row) if len(chunk) <= _AT_ONCE else await asyncio.to_thread(plan_visit, chunk, row)
         parts = self._segments.by_source(np.array([c for c, _, _ in visit.runs], np.int64))
         counts = {c: end - first for c, first, end in visit.runs}
         batches: dict[int, pa.RecordBatch] = {}

@@ -252,7 +252,8 @@ class Chunks:
             raise
 
     def _changed(self, key: str) -> None:
-        self._running().submit(self._store.discard, key)
+        if self._files is not None:  # else the next start finds out
+            self._files.submit(self._store.discard, key)
 
     async def _version(self, dataset: DatasetVersion) -> VersionKeys:
         version = self._versions.get(owner_of(dataset))

@@ -55,6 +55,7 @@ class Numbers:
     chunks_made: int = 0
     chunk_hits: int = 0
     segments_built: int = 0
+    mixing_bytes: int = 0  # of indices, and of rows that wait in pools
     bounds: tuple[Bound, ...] = ()
     workers: int = 0
     workers_restarted: int = 0

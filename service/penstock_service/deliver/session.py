@@ -89,7 +89,7 @@ class Session:
         self._filling = (0, 0, "waiting for rows")
         self._done_steps = 0  # those whose credit came back
         self._epoch_ends: deque[int] = deque()  # steps sent before each end of an epoch that the user has not reached
-        self._epoch = self._step = 0
+        self._epoch, self._step = opening.cursor.epoch, opening.cursor.step
         self._sent_rows = self._sent_bytes = self._sent_steps = 0
 
     # -- events -------------------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ class Mixer:
         self._chunks = chunks
         self._counters = counters
         self._segments: OrderedDict[tuple[int, int], asyncio.Task[Segment]] = OrderedDict()
+        self._resting = False
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
 
     @property
@@ -59,6 +60,7 @@ class Mixer:
             SourceUnreadable: after its retries; the next call tries again.
         """
         key = (epoch, number)
+        self._resting = False
         if progress is not None:
             self._watchers.setdefault(key, []).append(progress)
         try:
@@ -81,6 +83,19 @@ class Mixer:
         following = (epoch, number + 1) if number + 1 < self._order.segments else (epoch + 1, 0)
         self._start(following)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is remembered: rows that wait in the pool, and segments."""
+        done = [t.result() for t in self._segments.values() if t.done() and not t.cancelled() and not t.exception()]
+        return self._order.nbytes + sum(segment.nbytes for segment in done)
+
+    def rest(self) -> None:
+        """Nobody reads now: forget what can be made again, also what is being made."""
+        self._resting = True
+        self._order.forget()
+        for key in [key for key, task in self._segments.items() if task.done()]:
+            del self._segments[key]
+
     async def stop(self) -> None:
         tasks = [t for t in self._segments.values() if not t.done()]
         for task in tasks:
@@ -92,20 +107,21 @@ class Mixer:
         task = self._segments.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._build(*key), name=f"segment {key}")
-            task.add_done_callback(lambda t: self._failed(key, t))
+            task.add_done_callback(lambda t: self._ended(key, t))
             self._segments[key] = task
         self._segments.move_to_end(key)
-        while len(self._segments) > _REMEMBERED:
-            oldest = next(iter(self._segments))
-            if not self._segments[oldest].done():
-                break
-            del self._segments[oldest]
+        done = [old for old, made in self._segments.items() if made.done() and old != key]
+        for old in done[: max(0, len(self._segments) - _REMEMBERED)]:
+            del self._segments[old]
         return task
 
-    def _failed(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
+    def _ended(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
         """A failure goes to those who wait now; it is not remembered."""
-        if (task.cancelled() or task.exception() is not None) and self._segments.get(key) is task:
+        failed = task.cancelled() or task.exception() is not None
+        if (failed or self._resting) and self._segments.get(key) is task:
             del self._segments[key]
+        if self._resting:
+            self._order.forget()
 
     async def _build(self, epoch: int, number: int) -> Segment:
         began = started = time.perf_counter()

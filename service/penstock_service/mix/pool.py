@@ -58,6 +58,15 @@ class Order(Protocol):
         """What comes into the pool just before the segment leaves it."""
         ...
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is remembered."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what is remembered; it can be made again."""
+        ...
+
 
 class MixingPool:
     """The order made by mixing. May be asked from several threads; one at a time computes."""
@@ -122,6 +131,10 @@ class MixingPool:
         place = np.concatenate([p[1] for p in parts])
         return _in_place_order(ids, place)
 
+    def forget(self) -> None:
+        with self._lock:
+            self._waiting.clear()
+
     def _leaving(self, epoch: int, number: int, segment: int) -> _Waiting:
         """Rows of set `number` that leave with `segment`; they are handed out once, then made again."""
         found = self._waiting.pop((epoch, number, segment - number), None)
@@ -160,7 +173,12 @@ class MixingPool:
 
 
 class InOrder:
-    """The order without mixing: source after source as stored, in blocks of `drain` rows."""
+    """The order without mixing: source after source as stored, in blocks of `drain` rows. Remembers nothing."""
+
+    nbytes = 0
+
+    def forget(self) -> None:
+        pass
 
     def __init__(self, rows: Sequence[int], drain: int, epoch_rows: int | None = None) -> None:
         self._edges = np.zeros(len(rows) + 1, np.int64)

@@ -47,11 +47,12 @@ class Stream:
     until: Until
     epoch_rows: int | None
     reshuffle: bool = True
+    row_bytes: float = 64.0  # mean, processed, over fixed chunks; no part of the fingerprint
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for streams with the same order, and only for them."""
-        return (*self.fingerprint().values(), self.seed, self.plan)
+        return (*self.fingerprint().values(), self.seed, self.plan, tuple(s.root for s in self.sources))
 
     def fingerprint(self) -> dict[str, str]:
         """One short hash per field; seed, epoch, batch, world size and what only the view knows are not in it."""
@@ -88,13 +89,23 @@ async def settle(
     rows = [s.manifest.rows for s in wish.sources]
     given = [w for w in wish.weights if w is not None]
     weights = integer_weights(given or [_weight(s, wish.weight_by) for s in wish.sources])
-    plan = carried
+    plan, row_bytes = carried, await _row_bytes(wish.sources, chunks)
     if plan is None:
         # The epoch's length does not depend on the pool: any plan will do to ask for it.
         probe = PlanConstants(pool_rows=1, drain=1, cycles=1, start="ramp")
         epoch_rows = Schedule(rows, weights, probe, wish.until, wish.epoch_rows).rows
-        plan = resolve(wish.pool, defaults, epoch_rows, await _row_bytes(wish.sources, chunks))
-    return Stream(wish.sources, weights, wish.seed, wish.shuffle, plan, wish.until, wish.epoch_rows, wish.reshuffle)
+        plan = resolve(wish.pool, defaults, epoch_rows, row_bytes)
+    return Stream(
+        wish.sources,
+        weights,
+        wish.seed,
+        wish.shuffle,
+        plan,
+        wish.until,
+        wish.epoch_rows,
+        wish.reshuffle,
+        row_bytes,
+    )
 
 
 def _weight(source: DatasetVersion, by: WeightBy) -> int:
