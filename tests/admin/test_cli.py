@@ -183,8 +183,8 @@ def test_something_else_that_answers_is_not_taken_for_a_server(capsys: Output) -
 def test_datasets_are_listed(address: str, place: str, capsys: Output) -> None:
     assert main(never, ["datasets", "--http", place.format(address)]) == 0
     header, line = capsys.readouterr().out.splitlines()
-    assert header.split() == ["NAME", "VERSION", "ROWS", "SHARDS", "SIZE", "FORMATS", "TAGS", "PATH"]
-    assert line.split() == ["titanic", "v1", "20", "2", "1.4", "KiB", "csv", "binary", "data/titanic"]
+    assert header.split() == ["NAME", "VERSION", "ROWS", "SHARDS", "SIZE", "FORMATS", "TASK", "TAGS", "PATH"]
+    assert line.split() == ["titanic", "v1", "20", "2", "1.4", "KiB", "csv", "binary", "binary", "data/titanic"]
 
 
 @pytest.mark.parametrize("order", [["--json", "list"], ["list", "--json"], ["--json"]])

@@ -64,7 +64,11 @@ def test_datasets_are_listed_with_schema_and_counts(operations: "SmallOperations
             {"name": "id", "type": "int64", "nullable": False},
         ],
         "description": "who survived",
+        "task": "binary",
         "tags": ["binary"],
+        "metric": "auc",
+        "target": ["age"],
+        "features": 1,
         "registered_at": "2026-11-21T00:00:00+00:00",
     }
 

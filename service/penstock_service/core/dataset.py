@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from penstock_service.core.declaration import count_features
+
 I64 = npt.NDArray[np.int64]
 
 SHARDS_SCHEMA = pa.schema(
@@ -169,11 +171,19 @@ class DatasetVersion:
     path: str = ""  # as the user gave it
     description: str = ""
     tags: tuple[str, ...] = ()
+    task: str = ""  # one of `penstock_proto.v1.tasks`, or empty: not told
+    metric: str = ""
+    target: tuple[str, ...] = ()  # columns to be predicted
     registered_at: str = ""
 
     @property
     def formats(self) -> tuple[str, ...]:
         return tuple(sorted(set(self.manifest.shards["format"].unique().to_pylist())))
+
+    @property
+    def features(self) -> int:
+        """How many top-level columns there are, less those of the target."""
+        return count_features(self.schema, self.target)
 
 
 def _numpy(table: pa.Table, column: str) -> I64:
