@@ -138,12 +138,13 @@ def test_a_database_of_the_first_layout_is_migrated(tmp_path: Path) -> None:
     first.close()
     file = state / "registry.sqlite"
     with sqlite3.connect(file) as new:
-        rows = new.execute(f"SELECT {COLUMNS} FROM versions").fetchall()  # noqa: S608  ours
+        rows = new.execute(f"SELECT {COLUMNS} FROM versions").fetchall()  # noqa: S608
     new.close()
     file.unlink()
     with sqlite3.connect(file) as old:
         old.execute(LAYOUT_1)
-        old.executemany(f"INSERT INTO versions ({COLUMNS}) VALUES ({', '.join('?' * 13)})", rows)
+        marks = ", ".join("?" * 13)
+        old.executemany(f"INSERT INTO versions ({COLUMNS}) VALUES ({marks})", rows)  # noqa: S608
         old.execute("PRAGMA user_version = 1")
     old.close()
 

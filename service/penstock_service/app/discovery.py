@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from penstock_service.admin.progress import ScanProgress
 from penstock_service.app.names import name_of
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.discovery import Child, Discovery
@@ -123,7 +124,8 @@ class Discoverer:
         if child.path in self._refused and self._refused[child.path][0] == now:
             return replace(child, state="refused", reason=self._refused[child.path][1])
         try:
-            version = self._registry.register(child.name, candidate.data, said).version
+            with ScanProgress(child.name) as progress:
+                version = self._registry.register(child.name, candidate.data, said, progress=progress).version
         except ServiceError as error:
             if not error.retryable:
                 self._refused[child.path] = (now, str(error))

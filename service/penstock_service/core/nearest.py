@@ -12,6 +12,6 @@ def nearest(name: str, known: Iterable[str], most: int = 3) -> list[str]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean a or b?", or nothing where nothing is near."""
-    near = nearest(name, known, most=2)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    """ "; did you mean ...?" with the nearest, or nothing where none is near."""
+    near = nearest(name, known, most=1)
+    return f"; did you mean {near[0]}?" if near else ""

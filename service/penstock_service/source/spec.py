@@ -122,9 +122,7 @@ def _line(place: tuple[int | str, ...], kind: str, message: str, values: dict[An
 def _data(spec: Path, stem: str, path: str | None) -> str:
     folder = spec.parent
     if path is not None:
-        if "://" in path or path.startswith("~"):
-            return path
-        return os.path.normpath(folder / path)
+        return path if "://" in path else os.path.normpath(folder / os.path.expanduser(path))  # noqa: PTH111
     if folder.name == stem:
         return str(folder)
     beside = sorted(child for child in folder.iterdir() if child.name == stem and child.is_dir())
