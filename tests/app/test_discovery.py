@@ -176,8 +176,8 @@ def test_it_looks_from_time_to_time_between_start_and_stop(registry: Registry, f
                 await asyncio.sleep(0.01)
 
     async def run() -> None:
+        await Discoverer(folder, 0.02, registry).stop()  # without start
         discoverer = Discoverer(folder, 0.02, registry)
-        await discoverer.stop()  # before start
         discoverer.start()
         write(folder / "a.csv")
         os.utime(folder / "a.csv", (1, 1))

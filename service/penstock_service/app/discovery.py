@@ -6,6 +6,7 @@ import glob
 import logging
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -35,7 +36,7 @@ class Discoverer:
         self._folder = folder
         self._every = every
         self._registry = registry
-        self._one = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1, "discover")  # one look at a time
         self._task: asyncio.Task[None] | None = None
         self._refused: dict[str, tuple[_Known, str]] = {}  # by path: not scanned again until something changed
         self._said: dict[str, Child] = {}
@@ -50,10 +51,7 @@ class Discoverer:
         folder = self._folder
         if folder is None:
             raise InvalidRequest("this server has no folder of datasets: start it with --discover DIR")
-        async with self._one:
-            found = await asyncio.to_thread(self._look, folder, settled)
-        self._tell(found)
-        return found
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, folder, settled)
 
     def start(self) -> None:
         if self._folder is not None and self._every > 0:
@@ -65,6 +63,7 @@ class Discoverer:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        await asyncio.to_thread(self._thread.shutdown, cancel_futures=True)  # a scan that goes on is waited for
 
     async def _again(self) -> None:
         while True:
@@ -97,7 +96,9 @@ class Discoverer:
             for name, known in self._registry.newest().items()
             if str(Path(known.path).parent) == str(folder) and known.path not in here and _is_gone(known.path)
         ]
-        return Discovery(str(folder), tuple(sorted(seen, key=lambda child: os.fsencode(child.path))))
+        found = Discovery(str(folder), tuple(sorted(seen, key=lambda child: os.fsencode(child.path))))
+        self._tell(found)
+        return found
 
     def _named(self, candidate: Candidate) -> tuple[Child, Candidate]:
         if candidate.problem:

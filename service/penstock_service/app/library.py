@@ -3,7 +3,10 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from penstock_service.admin.progress import ScanProgress
 from penstock_service.app.names import name_of
@@ -15,6 +18,9 @@ from penstock_service.source.registry import Registry
 from penstock_service.source.spec import spec_of
 from penstock_service.source.unchanged import check_unchanged
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
@@ -24,33 +30,43 @@ class Library:
     def __init__(self, registry: Registry, in_use: Callable[[], set[str]]) -> None:
         self._registry = registry
         self._in_use = in_use
+        # Threads of its own: a long scan must not keep the gathering of batches waiting.
+        self._threads = ThreadPoolExecutor(4, "library")
+
+    def close(self) -> None:
+        """Waits for scans that are going on. May be called twice."""
+        self._threads.shutdown()
 
     async def register(self, name: str, path: str, said: Declaration) -> DatasetVersion:
         """Scan `path`, or what the spec at `path` describes, and keep it under `name`.
 
         An empty name is the spec's, or made from the path. What is said here wins over a spec.
         """
-        return await asyncio.to_thread(self._register, name, path, said)
+        return await self._off_loop(self._register, name, path, said)
 
     async def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[DatasetVersion]:
         if not text and not task and not tag:
-            return await asyncio.to_thread(self._registry.list)
-        return await asyncio.to_thread(self._registry.search, text=text, task=task, tag=tag)
+            return await self._off_loop(self._registry.list)
+        return await self._off_loop(self._registry.search, text=text, task=task, tag=tag)
 
     async def dataset(self, name: str) -> DatasetVersion:
-        return await asyncio.to_thread(self._registry.get, name)
+        return await self._off_loop(self._registry.get, name)
 
     async def versions(self, name: str) -> list[DatasetVersion]:
-        return await asyncio.to_thread(self._registry.versions, name)
+        return await self._off_loop(self._registry.versions, name)
 
     async def diff(self, a: str, b: str) -> Difference:
         """What leads from `a` to `b`, each NAME or NAME@VERSION."""
-        return await asyncio.to_thread(lambda: difference(self._registry.get(a), self._registry.get(b)))
+
+        def found() -> Difference:
+            return difference(self._registry.get(a), self._registry.get(b))
+
+        return await self._off_loop(found)
 
     async def lookup(self, name: str) -> DatasetVersion:
         """For reading: the files must be those that were scanned."""
         dataset = await self.dataset(name)
-        await asyncio.to_thread(check_unchanged, dataset)
+        await self._off_loop(check_unchanged, dataset)
         return dataset
 
     async def remove(self, name: str, force: bool = False) -> DatasetVersion:
@@ -67,9 +83,12 @@ class Library:
                 f"dataset {name!r} is in use: streams read {', '.join(used)}. End them first, or remove it with force: "
                 "they run on to their end, but cannot be opened again"
             )
-        await asyncio.to_thread(self._registry.remove, name)
+        await self._off_loop(self._registry.remove, name)
         _log.info("dataset %s removed%s", name, f" while streams read {', '.join(used)}" if used else "")
         return dataset
+
+    async def _off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     def _register(self, name: str, path: str, said: Declaration) -> DatasetVersion:
         path = str(Path(path).absolute())
