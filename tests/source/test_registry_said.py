@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock_service.core.declaration import Declaration
-from penstock_service.core.errors import InvalidRequest, NotFound
+from penstock_service.core.errors import DataError, InvalidRequest, NotFound
 from penstock_service.source.registry import Registry
 
 LAYOUT_1 = """
@@ -116,6 +116,20 @@ def test_versions_are_listed_the_newest_first(tmp_path: Path, registry: Registry
     assert [d.manifest.rows for d in registry.versions(f"d@{made[0]}")] == [3, 2, 1]
     with pytest.raises(NotFound, match="Did you mean d"):
         registry.versions("dd")
+
+
+def test_a_lost_manifest_costs_its_own_dataset_only(
+    tmp_path: Path, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry.register("lost", make(tmp_path))
+    (only,) = (tmp_path / "state" / "manifests").iterdir()
+    registry.register("kept", make(tmp_path, name="e"))
+    (only / "shards.arrow").unlink()
+    for found in (registry.list(), registry.search("a")):
+        assert [d.name for d in found] == ["kept"]
+    assert "is not listed: manifest" in caplog.text
+    with pytest.raises(DataError, match="register the dataset again"):
+        registry.get("lost")
 
 
 def test_registering_what_has_not_changed_writes_nothing(tmp_path: Path, registry: Registry) -> None:

@@ -18,7 +18,7 @@ from penstock_service.core.discovery import Child, Discovery
 from penstock_service.core.errors import InvalidRequest, ServiceError
 from penstock_service.source.children import Candidate, children
 from penstock_service.source.discover import Found, discover
-from penstock_service.source.registry import Registry
+from penstock_service.source.registry import Registered, Registry
 
 SETTLED_SECONDS: Final = 2.0
 """The look from time to time leaves alone what was written to less than this ago: a later one takes it whole."""
@@ -77,6 +77,7 @@ class Discoverer:
 
     def _look(self, folder: Path, settled: bool) -> Discovery:
         named = [self._named(candidate) for candidate in children(folder)]
+        registered = self._registry.newest()
         holders: dict[str, list[str]] = {}
         for child, _ in named:
             if child.name:
@@ -89,11 +90,11 @@ class Discoverer:
                 reason = f"{' and '.join(holders[child.name])} would both be called {child.name!r}: rename one, or "
                 seen.append(replace(child, state="refused", reason=reason + "name it by a spec"))
             else:
-                seen.append(self._registered(child, candidate, settled))
+                seen.append(self._registered(child, candidate, registered.get(child.name), settled))
         here = {candidate.data for _, candidate in named}
         seen += [
             Child(name, known.path, "gone", known.version, "its data is gone: put it back, or remove the dataset")
-            for name, known in self._registry.newest().items()
+            for name, known in registered.items()
             if str(Path(known.path).parent) == str(folder) and known.path not in here and _is_gone(known.path)
         ]
         found = Discovery(str(folder), tuple(sorted(seen, key=lambda child: os.fsencode(child.path))))
@@ -109,8 +110,7 @@ class Discoverer:
             return Child("", candidate.path, "refused", reason=str(error)), candidate
         return Child(name, candidate.path, "unchanged"), candidate
 
-    def _registered(self, child: Child, candidate: Candidate, settled: bool) -> Child:
-        known = self._registry.newest().get(child.name)
+    def _registered(self, child: Child, candidate: Candidate, known: Registered | None, settled: bool) -> Child:
         if known is not None and known.path != candidate.data and not _is_gone(known.path):
             reason = f"the name {child.name!r} is held by {known.path}: remove that dataset, or name this by a spec"
             return replace(child, state="refused", reason=reason)

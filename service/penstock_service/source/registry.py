@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,7 +97,7 @@ class Registry:
     def list(self) -> Versions:
         """The newest version of each dataset, by name."""
         with self._lock:
-            return [self._load(row) for row in self._db.newest()]
+            return self._loaded(self._db.newest())
 
     def search(self, text: str = "", task: str = "", tag: str = "") -> Versions:
         """Datasets that hold `text` (in any case), are of the task type `task` and have the tag `tag`.
@@ -106,21 +106,21 @@ class Registry:
         """
         check_task(task)
         wanted = text.casefold()
-        found = []
+
+        def has_all(row: Row) -> bool:
+            columns = pa.ipc.read_schema(pa.py_buffer(row.schema)).names
+            words = " ".join((row.name, row.description, *row.tags, row.task, row.metric, *columns)).casefold()
+            return wanted in words and task in ("", row.task) and (not tag or tag in row.tags)
+
         with self._lock:
-            for row in self._db.newest():
-                columns = pa.ipc.read_schema(pa.py_buffer(row.schema)).names
-                words = " ".join((row.name, row.description, *row.tags, row.task, row.metric, *columns)).casefold()
-                if wanted in words and task in ("", row.task) and (not tag or tag in row.tags):
-                    found.append(self._load(row))
-        return found
+            return self._loaded(row for row in self._db.newest() if has_all(row))
 
     def versions(self, name: str) -> Versions:
         """All versions of a dataset, the newest first. Raises NotFound."""
         bare = name.partition("@")[0]
         with self._lock:
             self._find(bare)
-            return [self._load(row) for row in self._db.versions(bare)]
+            return self._loaded(self._db.versions(bare))
 
     def newest(self) -> dict[str, Registered]:
         """Where each name's newest version is, without loading it."""
@@ -245,6 +245,16 @@ class Registry:
                 continue
             if folder.name in folders or age > _ORPHAN_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
+
+    def _loaded(self, rows: Iterable[Row]) -> Versions:
+        """A manifest that was lost costs its dataset only: asked for by name, that says what to do."""
+        found = []
+        for row in rows:
+            try:
+                found.append(self._load(row))
+            except DataError as error:
+                log.warning("%s@%s is not listed: %s", row.name, row.version, error)
+        return found
 
     def _load(self, row: Row) -> DatasetVersion:
         return DatasetVersion(

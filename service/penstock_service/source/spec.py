@@ -16,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.errors import InvalidRequest, SourceUnreadable
 from penstock_service.core.nearest import did_you_mean
-from penstock_service.source.formats import format_of
+from penstock_service.source.formats import format_of, stem_of
 
 SUFFIX = ".penstock.yaml"
 _YAML = (".yaml", ".yml")
@@ -61,7 +61,7 @@ def spec_of(path: str) -> Spec | None:
     where = Path(os.path.abspath(os.path.expanduser(path)))  # noqa: PTH100,PTH111  not resolved, as in discover
     if not where.exists():
         return None
-    near = [where.parent / (where.name + SUFFIX), where.parent / (_stem(where.name) + SUFFIX)]
+    near = [where.parent / (where.name + SUFFIX), where.parent / (stem_of(where.name) + SUFFIX)]
     if where.is_dir():
         near += sorted(where.glob("*" + SUFFIX))
     specs = [read_spec(str(file)) for file in dict.fromkeys(near) if file.is_file()]
@@ -126,15 +126,8 @@ def _data(spec: Path, stem: str, path: str | None) -> str:
     if folder.name == stem:
         return str(folder)
     beside = sorted(child for child in folder.iterdir() if child.name == stem and child.is_dir())
-    beside += sorted(child for child in folder.iterdir() if format_of(child.name) and _stem(child.name) == stem)
+    beside += sorted(child for child in folder.iterdir() if format_of(child.name) and stem_of(child.name) == stem)
     if len(beside) > 1:
         names = ", ".join(child.name for child in beside)
         raise InvalidRequest(f"{spec}: it could describe {names}; say which: `path: {beside[0].name}`")
     return str(beside[0] if beside else folder)
-
-
-def _stem(name: str) -> str:
-    """The name of a data file without the ending that says what it is: "a.b.csv.gz" is "a.b"."""
-    found = format_of(name)
-    endings = [suffix for suffix in found.suffixes if name.lower().endswith(suffix)] if found else []
-    return name[: -max(map(len, endings))] if endings else name
