@@ -75,7 +75,7 @@ class Registry:
         check_name(name)
         found = discover(path)
         with self._lock:
-            row = self._same_files(found)
+            row = self._same_files(found, name, path)
             if row is not None:
                 return self._commit(row, name, path, said)
         row = self._scanned(found, progress)  # takes long: others may use the registry meanwhile
@@ -188,11 +188,13 @@ class Registry:
         )
         return f"no dataset {name!r} among the {len(names)} registered. {hint}"
 
-    def _same_files(self, found: Found) -> Row | None:
-        """A version, of whatever name, that was made of exactly these files as they are now."""
+    def _same_files(self, found: Found, name: str, path: str) -> Row | None:
+        """A version of this name or path that was made of exactly these files as they are now."""
         paths = [file.path for file in found.files]
         states = [tuple(file.state) for file in found.files]
         for row in self._db.at_root(found.root):
+            if name != row.name and path != row.path:  # a folder may hold thousands of datasets
+                continue
             if (row.chunk_rows, row.chunk_bytes) != (self._limits.rows, self._limits.bytes):
                 continue
             try:
