@@ -1,6 +1,7 @@
 """The client: a target, its datasets, and streams of them."""
 
 import itertools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Self
@@ -64,6 +65,7 @@ class Client(Registry):
         epoch_rows: int | None = None,
         max_rows: int | None = None,
         weight_by: WeightBy = "rows",
+        rows: Sequence[Mapping[str, Any]] = (),
         row_ids: bool = False,
         target_rows_per_s: float = 0.0,
         max_rows_per_s: float | None = None,
@@ -104,6 +106,8 @@ class Client(Registry):
             max_rows: the most rows an epoch has, over all ranks; for a first try of something.
             weight_by: what a dataset's share is measured in where no weights are given: "rows" (so that all end
                 together), "shards" or "bytes".
+            rows: row transforms, done once and kept by the server: `{"select": [...]}`, `{"cast": {column: type}}`,
+                `{"filter": "x > 0 and label in (1, 2)"}`, `{"python": "module:function"}`; see docs/transforms.md.
             row_ids: True: `batch.metadata.ids` and `.source` say where each row comes from.
             target_rows_per_s: what this rank needs; where it gets less, `profile()` and the server's metrics say so.
             max_rows_per_s: hands rows out no faster than this.
@@ -114,7 +118,7 @@ class Client(Registry):
             InvalidRequest: an argument is wrong. What only the server can judge is raised at first use.
         """
         world = detect_world(rank, world_size)
-        rows = global_batch(batch_size, global_batch_size, world)
+        batch_rows = global_batch(batch_size, global_batch_size, world)
         order = Order(
             dataset,
             seed,
@@ -127,8 +131,9 @@ class Client(Registry):
             epoch_rows=_epoch_rows(epoch_rows, max_rows, until),
             reshuffle=reshuffle,
             weight_by=weight_by,
+            rows=json.dumps(list(rows)) if rows else "",
         )
-        share = Share(world, rows, last, columns, output == "arrow", replica, row_ids, target_rows_per_s)
+        share = Share(world, batch_rows, last, columns, output == "arrow", replica, row_ids, target_rows_per_s)
         delivery = Delivery(
             output,
             prefetch,
