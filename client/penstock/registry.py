@@ -4,6 +4,7 @@ import builtins
 from collections.abc import Sequence
 from typing import Any, Final
 
+from penstock.errors import InvalidRequest
 from penstock.link import Link
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild
 from penstock_proto.v1 import control_pb2 as pb
@@ -68,7 +69,7 @@ class Registry:
         *,
         description: str | None = None,
         task: Task | None = None,
-        tags: Sequence[str] | None = None,
+        tags: str | Sequence[str] | None = None,
         metric: str | None = None,
         target: str | Sequence[str] | None = None,
         rows: int | None = None,
@@ -82,7 +83,7 @@ class Registry:
         Args:
             name: empty: the spec's, else made from the path.
             task: the task type.
-            target: the column or columns to be predicted.
+            tags, target: one or several; the target is the column or columns to be predicted.
             rows, features: what you expect to be found; features are top-level columns less those of the target.
 
         Raises:
@@ -90,6 +91,9 @@ class Registry:
                 text gives both numbers.
             DataError, SourceUnreadable: a file cannot be read.
         """
+        for what, number in (("rows", rows), ("features", features)):
+            if number is not None and number < 0:
+                raise InvalidRequest(f"{what}={number}: must be 0 or more")
         request = pb.RegisterDatasetRequest(
             name=name,
             path=path,
@@ -97,7 +101,7 @@ class Registry:
             task=task,
             tags=_words(tags),
             metric=metric,
-            target=_words([target] if isinstance(target, str) and target else target),
+            target=_words(target),
             rows=rows,
             features=features,
         )
@@ -137,5 +141,8 @@ def _infos(answer: pb.ListDatasetsResponse) -> builtins.list[DatasetInfo]:
     return [DatasetInfo.of(dataset) for dataset in answer.datasets]
 
 
-def _words(words: Sequence[str] | None) -> pb.Words | None:
-    return None if words is None else pb.Words(words=words)
+def _words(words: str | Sequence[str] | None) -> pb.Words | None:
+    """A string is one word, and an empty one none."""
+    if words is None:
+        return None
+    return pb.Words(words=[words] if isinstance(words, str) and words else words)

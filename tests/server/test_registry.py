@@ -99,6 +99,8 @@ def test_what_is_said_is_the_same_by_client_http_and_command_line(
     assert [d.name for d in client.search(task="regression")] == ["said"]
     assert [d.name for d in client.search("THIRTY", tag="small")] == ["said"]
     assert client.list() == client.datasets() == client.search()
+    again = client.register("said", path, tags="one", target="")
+    assert (again.tags, again.target, again.features, again.task) == (("one",), (), 3, "regression")
     client.remove("said")
 
 
@@ -121,6 +123,8 @@ def test_wrong_declarations_are_refused_everywhere_in_the_same_words(
         client.search(task="SFT")  # type: ignore[arg-type]
     with pytest.raises(penstock.InvalidRequest, match=r"target 'z' is none of its 3 columns \(id, x, y\)"):
         client.register("wrong", path, target="z")
+    with pytest.raises(penstock.InvalidRequest, match="features=-1: must be 0 or more"):
+        client.register("wrong", path, features=-1)
     with pytest.raises(penstock.DatasetNotFound):
         client.get("wrong")
 
@@ -294,3 +298,5 @@ def test_a_spec_or_folder_that_cannot_be_used_ends_the_start_with_the_reason(ser
         serve("--discover", tmp_path / "none", folder="third")
     with pytest.raises(DidNotStart, match=r"discover_every is 5 but there is no folder to look into: --discover DIR"):
         serve(tmp_path / "web", "--discover-every", 5, folder="fourth")
+    with pytest.raises(DidNotStart, match=r"state_dir .*fifth/state is in the folder of datasets .*, of which all is"):
+        serve("--discover", tmp_path, folder="fifth")

@@ -136,6 +136,9 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if self.grpc == self.http and host_and_port(self.grpc)[1] != 0:
             raise ValueError(f"grpc and http are both {self.grpc}; they need two ports")
+        for name, own in (("state_dir", self.state_dir), ("store_dir", self.store_dir)):
+            if self.discover is not None and self.discover in (own, *own.parents):
+                raise ValueError(f"{name} {own} is in the folder of datasets {self.discover}, of which all is served")
         if self.discover_every and self.discover is None:
             raise ValueError(
                 f"discover_every is {self.discover_every:g} but there is no folder to look into: --discover DIR"
