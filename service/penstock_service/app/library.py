@@ -9,7 +9,10 @@ from pathlib import Path
 from penstock_service.admin.progress import ScanProgress
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import InvalidRequest
+from penstock_service.core.uri import scheme_of
+from penstock_service.source.objects.address import parse_address
 from penstock_service.source.registry import Registry
+from penstock_service.source.stores import Stores
 from penstock_service.source.unchanged import check_unchanged
 
 _log = logging.getLogger(__name__)
@@ -18,8 +21,9 @@ _log = logging.getLogger(__name__)
 class Library:
     """Implements what control, HTTP and subscriptions want of datasets."""
 
-    def __init__(self, registry: Registry, in_use: Callable[[], set[str]]) -> None:
+    def __init__(self, registry: Registry, in_use: Callable[[], set[str]], stores: Stores) -> None:
         self._registry = registry
+        self._stores = stores
         self._in_use = in_use
 
     async def register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
@@ -37,7 +41,7 @@ class Library:
     async def lookup(self, name: str) -> DatasetVersion:
         """For reading: the files must be those that were scanned."""
         dataset = await self.dataset(name)
-        await asyncio.to_thread(check_unchanged, dataset)
+        await asyncio.to_thread(check_unchanged, dataset, self._stores)
         return dataset
 
     async def remove(self, name: str) -> DatasetVersion:
@@ -49,7 +53,10 @@ class Library:
         return dataset
 
     def _register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
-        path = str(Path(path).absolute())
+        if scheme_of(path) is None:
+            path = str(Path(path).absolute())
+        else:
+            parse_address(path, self._stores)  # first of all: a URI with credentials goes nowhere
         name = name or name_of(path)
         with ScanProgress(name) as progress:
             dataset = self._registry.register(

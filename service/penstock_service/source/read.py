@@ -9,20 +9,22 @@ from penstock_service.core.chunk import ChunkValue
 from penstock_service.core.dataset import ReadTask, Slice
 from penstock_service.core.errors import SourceChanged
 from penstock_service.source.conform import join_values
-from penstock_service.source.digest import check_size
+from penstock_service.source.digest import check_same
 from penstock_service.source.format import ShardFile
 from penstock_service.source.formats import format_named
 from penstock_service.source.place import Place
+from penstock_service.source.places import place_at
+from penstock_service.source.stores import DEFAULTS, Stores
 
 
-def read_task(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
+def read_task(task: ReadTask, stores: Stores = DEFAULTS) -> Iterator[tuple[int, ChunkValue]]:
     """Ordinal and value of each chunk of `task`, in order, made to its schema. Runs in any thread or process.
 
     Raises SourceChanged (a file is gone or has another size), SourceUnreadable (a read failed), DataError (what was
     read cannot be understood; single rows that cannot are errors in the value instead).
     """
     schema = pa.ipc.read_schema(pa.py_buffer(task.schema))
-    values = _slice_values(Place(task.root), [s for slices in task.slices for s in slices], schema)
+    values = _slice_values(place_at(task.root, stores), [s for slices in task.slices for s in slices], schema)
     for chunk, slices in zip(task.chunks, task.slices, strict=True):
         yield chunk, join_values([next(values) for _ in slices], schema)
 
@@ -32,7 +34,7 @@ def _slice_values(place: Place, slices: list[Slice], schema: pa.Schema) -> Itera
     for (path, _), group in groupby(slices, key=lambda s: (s.path, s.fingerprint)):
         of_shard = list(group)
         file = shard_file(place, path)
-        check_size(file, of_shard[0].fingerprint)
+        check_same(file, of_shard[0].fingerprint)
         yield from format_named(of_shard[0].format).read(file, of_shard, schema)
 
 

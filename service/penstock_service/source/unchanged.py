@@ -7,16 +7,18 @@ from penstock_service.core.errors import SourceChanged
 from penstock_service.source.format import ShardFile
 from penstock_service.source.formats import format_named
 from penstock_service.source.place import FileState, Place
+from penstock_service.source.places import place_at
+from penstock_service.source.stores import DEFAULTS, Stores
 
 _NAMED = 5
 
 
-def check_unchanged(dataset: DatasetVersion) -> None:
+def check_unchanged(dataset: DatasetVersion, stores: Stores = DEFAULTS) -> None:
     """Raises SourceChanged that lists shards which are gone or hold something else. New files are no change.
 
     A shard with another mtime and the same size is read to compare its fingerprint: a copy or a checkout is no change.
     """
-    place = Place(dataset.root)
+    place = place_at(dataset.root, stores)
     changed: list[str] = []
     shards = dataset.manifest.shards
     columns = (shards[name].to_pylist() for name in ("path", "format", "size", "mtime_ns", "fingerprint"))
