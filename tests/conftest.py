@@ -29,7 +29,7 @@ def store(_endpoint: str) -> "ObjectStore":
     from tests.objectstore import ObjectStore
 
     made = ObjectStore(_endpoint, f"bucket-{uuid4().hex[:12]}")
-    made.system().create_dir(made.bucket)
+    made.system.create_dir(made.bucket)
     return made
 
 

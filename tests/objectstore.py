@@ -6,14 +6,17 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import pytest
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 from pyarrow import fs
 
@@ -48,16 +51,23 @@ class ObjectStore:
     def uri(self, path: str = "") -> str:
         return f"s3://{self.bucket}/{path}".rstrip("/")
 
+    @cached_property
     def system(self) -> fs.FileSystem:
         host = self.endpoint.partition("://")[2]
         return fs.S3FileSystem(endpoint_override=host, scheme="http", region="us-east-1", allow_bucket_creation=True)
 
     def put(self, key: str, data: bytes) -> None:
-        with self.system().open_output_stream(f"{self.bucket}/{key}", compression=None) as stream:
+        with self.system.open_output_stream(f"{self.bucket}/{key}", compression=None) as stream:
             stream.write(data)
 
+    def put_many(self, keys: Iterable[str], data: bytes) -> None:
+        """Behind the protocol's back: a thousand requests take ten seconds."""
+        backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        for key in keys:
+            backend.put_object(self.bucket, key, data)
+
     def delete(self, key: str) -> None:
-        self.system().delete_file(f"{self.bucket}/{key}")
+        self.system.delete_file(f"{self.bucket}/{key}")
 
     def upload(self, folder: Path, prefix: str = "data") -> str:
         """All files of a folder; gives the URI."""

@@ -108,7 +108,7 @@ def test_a_store_that_goes_down_is_said_to_the_trainer_with_place_and_cure(
     said = rf"{uri}\S* could not be read after 2 tries .*Check that the store is up"
     with pytest.raises(penstock.PenstockError, match=said):
         ids(server, "rows")
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60
 
 
 def refusal(serve: Serve, *arguments: object) -> str:

@@ -1,6 +1,7 @@
 """Reading: the chunks of one task, made in one pass over its read units."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
 import pyarrow as pa
@@ -31,11 +32,24 @@ def read_task(task: ReadTask, stores: Stores = DEFAULTS) -> Iterator[tuple[int, 
 
 def _slice_values(place: Place, slices: list[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:
     """The value of each slice, in order; consecutive slices of a shard share one opening."""
-    for (path, _), group in groupby(slices, key=lambda s: (s.path, s.fingerprint)):
-        of_shard = list(group)
-        file = shard_file(place, path)
-        check_same(file, of_shard[0].fingerprint)
-        yield from format_named(of_shard[0].format).read(file, of_shard, schema)
+    shards = [list(group) for _, group in groupby(slices, key=lambda s: (s.path, s.fingerprint))]
+    if place.parallel == 1 or len(shards) == 1:
+        for of_shard in shards:
+            yield from _shard_values(place, of_shard, schema)
+        return
+    # Several shards in one task are small ones in one chunk: each costs a few round trips, and together little memory.
+    with ThreadPoolExecutor(min(place.parallel, len(shards)), thread_name_prefix="shards") as pool:
+        try:
+            for values in pool.map(lambda of_shard: list(_shard_values(place, of_shard, schema)), shards):
+                yield from values
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _shard_values(place: Place, slices: list[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:
+    file = shard_file(place, slices[0].path)
+    check_same(file, slices[0].fingerprint)
+    yield from format_named(slices[0].format).read(file, slices, schema)
 
 
 def shard_file(place: Place, path: str) -> ShardFile:
