@@ -6,11 +6,16 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import settings
 
 from tests.running import Running
 
 if TYPE_CHECKING:
     from tests.objectstore import ObjectStore
+
+# Speed belongs to benchmarks: no example fails for being slow on a busy machine.
+settings.register_profile("penstock", deadline=None)
+settings.load_profile("penstock")
 
 Serve = Callable[..., Running]
 

@@ -33,7 +33,16 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", env_prefix="PENSTOCK__", env_nested_delimiter="__", env_ignore_empty=True
     )
 
-    datasets: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="what to serve, each as [NAME=]PATH")
+    datasets: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="what to serve: [NAME=]PATH or a spec (.yaml)"
+    )
+    discover: Path | None = Field(
+        default=None,
+        description="folder of which every file, folder or spec (NAME.penstock.yaml) is served as a dataset",
+    )
+    discover_every: float = Field(
+        default=0.0, ge=0, description="seconds between looks into that folder; 0: only at start and when asked to"
+    )
     grpc: str = Field(default="127.0.0.1:7400", description="address that trainers connect to; port 0 picks a free one")
     http: str = Field(
         default="127.0.0.1:7401", description="address of metrics, health and the API; port 0 picks a free one"
@@ -154,10 +163,10 @@ class Settings(BaseSettings):
         host_and_port(value)
         return value
 
-    @field_validator("state_dir", "store_dir")
+    @field_validator("state_dir", "store_dir", "discover")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _expand(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
 
     @field_validator("log_level", "log_format", "worker_kind", mode="before")
     @classmethod
@@ -172,6 +181,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"object_retry_base is {self.object_retry_base:g} and object_retry_cap {self.object_retry_cap:g}; "
                 "base may not be more than cap"
+            )
+        for name, own in (("state_dir", self.state_dir), ("store_dir", self.store_dir)):
+            if self.discover is not None and self.discover in (own, *own.parents):
+                raise ValueError(f"{name} {own} is in the folder of datasets {self.discover}, of which all is served")
+        if self.discover_every and self.discover is None:
+            raise ValueError(
+                f"discover_every is {self.discover_every:g} but there is no folder to look into: --discover DIR"
             )
         if self.state_dir == self.store_dir:
             raise ValueError(f"state_dir and store_dir are both {self.state_dir}; the store may be deleted, state not")

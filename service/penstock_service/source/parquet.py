@@ -21,7 +21,9 @@ from penstock_service.source.schemas import fixed_row_bytes, plain_schema, twice
 
 _SAMPLE_ROWS = 1024
 _BATCH_ROWS = 1 << 16
-_BUFFER_BYTES = 1 << 20  # a buffered column stream: without one a whole column chunk is in memory at once
+_BUFFER_BYTES = (
+    1 << 20
+)  # objects/parts.py counts on it; a buffered column stream: without one a whole column chunk is in memory at once
 
 
 class Parquet:

@@ -26,7 +26,7 @@ def test_a_long_range_is_cut_evenly_and_neighbours_are_joined() -> None:
 
 
 def test_columns_are_fetched_side_by_side_and_row_groups_one_after_the_other() -> None:
-    found = plan([[Range(0, 400), Range(400, 200)], [Range(600, 100)]], 1000, 100)
+    found = plan([[Range(0, 400), Range(400, 200)], [Range(600, 100)]], 1000, 100, 1)
     assert [found.by_offset[i].offset for i in found.in_turn] == [0, 400, 100, 200, 500, 300, 600]
 
 

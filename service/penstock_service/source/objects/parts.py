@@ -5,6 +5,7 @@ from typing import NamedTuple
 from penstock_service.source.place import Expected, Range
 
 HOLE_BYTES = 64 << 10  # reading so much too much costs less than another request
+BUFFER_BYTES = 1 << 20  # who reads ranges side by side takes so much of each at a time (Parquet: of each column)
 
 
 class Part(NamedTuple):
@@ -26,7 +27,7 @@ class Plan(NamedTuple):
     in_turn: tuple[int, ...]  # places in `by_offset`, in the order in which they will be needed
 
 
-def plan(expected: Expected, size: int, part_bytes: int) -> Plan:
+def plan(expected: Expected, size: int, part_bytes: int, buffer_bytes: int = BUFFER_BYTES) -> Plan:
     """Small ranges that lie together become one part, large ones are cut; those of one group are read side by side, so
     that the n-th part of one is needed about when the n-th part of another is."""
     parts: dict[Part, tuple[int, float]] = {}
@@ -37,11 +38,19 @@ def plan(expected: Expected, size: int, part_bytes: int) -> Plan:
             count = -(-joined.length // part_bytes)
             for i in range(count):
                 first, end = (joined.offset + joined.length * n // count for n in (i, i + 1))
-                parts[Part(first, end - first, needed if count == 1 else end - first)] = (turn, i / count)
+                parts[Part(first, end - first, needed if count == 1 else end - first)] = (
+                    turn,
+                    _when(first, joined, buffer_bytes),
+                )
             covered = max(covered, joined.offset + joined.length)
     by_offset = tuple(sorted(parts))
     turns = [parts[part] for part in by_offset]
     return Plan(by_offset, tuple(sorted(range(len(by_offset)), key=lambda i: (turns[i], i))))
+
+
+def _when(first: int, of: Range, buffer_bytes: int) -> float:
+    """When byte `first` of a range is read, as a share of the time that all takes."""
+    return max(first - of.offset - buffer_bytes + 1, 0) / of.length
 
 
 def _joined(ranges: list[Range], part_bytes: int) -> list[tuple[Range, int]]:
