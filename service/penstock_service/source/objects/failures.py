@@ -18,7 +18,7 @@ _DENIED = re.compile(
     r"SIGNATURE_DOES_NOT_MATCH|EXPIRED_TOKEN|NO_CREDENTIALS|AuthenticationFailed|AuthorizationFailure|"
     r"HTTP status 40[13]"
 )
-_NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|ContainerNotFound")
+_NO_BUCKET = re.compile(r"NO_SUCH_BUCKET|ContainerNotFound|Bucket '[^']*' not found")
 _FINAL = re.compile(r"HTTP status 4(?!08|29)\d\d")  # 408 and 429 pass
 _REQUEST_ID = re.compile(r" \(Request ID: [^)]*\)")
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pyarrow import fs
 
 from penstock_service.source.objects.address import Address
+from penstock_service.source.objects.failures import retrying
 from penstock_service.source.stores import Stores
 
 
@@ -17,7 +18,8 @@ def filesystem(address: Address, stores: Stores, tries: int = 1) -> fs.FileSyste
     `tries`: how often the store's own library tries each request. Reading passes 1, because it tries again itself;
     listing, one call of many pages, cannot.
     """
-    return _made(address.at(""), stores, tries)
+    bucket = address.at("")
+    return retrying(bucket.uri, lambda: _made(bucket, stores, tries), stores.retry)  # the region may be asked for
 
 
 @lru_cache(maxsize=64)
