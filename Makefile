@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 proto: $(STAMP)  ## regenerate the checked-in protobuf code
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
-		penstock_proto/v1/data.proto penstock_proto/v1/control.proto
+		penstock_proto/v1/data.proto penstock_proto/v1/control.proto penstock_proto/v1/rows.proto
 
 demo: $(STAMP)  ## start a server on real data and train two small models from it
 	$(BIN)/python examples/demo.py

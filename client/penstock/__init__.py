@@ -7,7 +7,8 @@ for batch in stream:
 """
 
 from penstock.batch import Batch, BatchMetadata
-from penstock.client import Client, DatasetInfo, connect
+from penstock.client import Client, connect
+from penstock.dataset import Dataset
 from penstock.errors import (
     AlreadyExists,
     ConversionError,
@@ -27,6 +28,7 @@ from penstock.errors import (
     SourceChanged,
     SourceUnreadable,
 )
+from penstock.info import DatasetInfo
 from penstock.stream import Stream
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "ConversionError",
     "CursorMismatch",
     "DataError",
+    "Dataset",
     "DatasetInfo",
     "DatasetNotFound",
     "InvalidRequest",

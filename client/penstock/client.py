@@ -3,12 +3,12 @@
 import itertools
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
-import pyarrow as pa
-
+from penstock.dataset import Dataset, DatasetOutput, Form
+from penstock.info import DatasetInfo
 from penstock.link import Link
+from penstock.rows import StoredRows
 from penstock.stream import Stream, client_name
 from penstock.subscription import Datasets, Delivery, Last, Order, Share, Start, Until, global_batch
 from penstock.world import detect_job, detect_world
@@ -17,39 +17,6 @@ from penstock_proto.v1 import control_pb2_grpc
 
 DEFAULT_TARGET: Final = "127.0.0.1:7400"
 _CALL_TIMEOUT: Final = 30.0  # seconds for calls that answer from memory or SQLite
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """A dataset as the server has it. `rows` and `bytes` are those stored, over `shards` files."""
-
-    name: str
-    version: str
-    path: str
-    rows: int
-    bytes: int
-    shards: int
-    schema: pa.Schema
-    description: str
-    tags: tuple[str, ...]
-    formats: tuple[str, ...]
-    registered_at: str
-
-    @classmethod
-    def of(cls, message: pb.Dataset) -> Self:
-        return cls(
-            name=message.name,
-            version=message.version,
-            path=message.path,
-            rows=message.rows,
-            bytes=message.size,
-            shards=message.shards,
-            schema=pa.ipc.read_schema(pa.py_buffer(message.schema)),
-            description=message.description,
-            tags=tuple(message.tags),
-            formats=tuple(message.formats),
-            registered_at=message.registered_at,
-        )
 
 
 def connect(target: str | None = None, *, token: str | None = None, job: str | None = None) -> "Client":
@@ -99,6 +66,37 @@ class Client:
         """Forget a dataset; its files stay."""
         answer = self._link.call(self._stub().RemoveDataset, pb.RemoveDatasetRequest(name=name), _CALL_TIMEOUT)
         return DatasetInfo.of(answer.removed)
+
+    def dataset(
+        self,
+        name: str,
+        *,
+        columns: Sequence[str] | None = None,
+        output: DatasetOutput = "torch",
+        ragged: bool = False,
+        nulls: Literal["error", "mask"] = "error",
+        fill: Mapping[str, Any] | None = None,
+    ) -> Dataset:
+        """A dataset to be indexed, in stored order: `ds[7]`, `ds[-1]`, `ds[10:20]`, `ds.take([3, 1])`, `len(ds)`.
+
+        The version is settled now: registering other files under the name does not change it.
+
+        Args:
+            name: NAME or NAME@VERSION.
+            columns: which, in this order; None: all, strings and binaries too.
+            output: "torch", "mlx" or "numpy": a row is a dict of one row's tensors, several rows are a `Batch`.
+                "arrow" and "rows": a row is a dict of Python values; several are a `pyarrow.RecordBatch`, or a list of
+                such dicts.
+            ragged, nulls, fill: how lists and nulls become tensors; see docs/types.md.
+
+        Raises:
+            DatasetNotFound: with the nearest names.
+            InvalidRequest: a column that is not there.
+            ConversionError: a column that has no form as a tensor, with its type and the cures.
+        """
+        info = self.get(name)
+        form = Form(output, ragged, nulls, dict(fill or {}))
+        return Dataset.of(info, StoredRows.of(self._link, info, columns), form)
 
     # -- streams ------------------------------------------------------------------------------------------------
 

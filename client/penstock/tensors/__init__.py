@@ -26,6 +26,7 @@ class BundleConverter:
         self._schema = schema
         self._output = output  # None: output="arrow"
         self._columns = columns
+        self._whole = frozenset(key for column in columns for key in column.unstacked)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -33,6 +34,11 @@ class BundleConverter:
         if self._output is None:
             return tuple(self._schema.names)
         return tuple(key for column in self._columns for key in column.keys)
+
+    def row(self, step: Mapping[str, Any]) -> dict[str, Any]:
+        """The row of a step of one row, without the leading dimension; a ragged column's row is all its values."""
+        kept = self._whole
+        return {key: value if key in kept else value[0] for key, value in step.items()}
 
     def open(self, batch: pa.RecordBatch, writable: Array | None) -> OpenBundle:
         """Converts the whole bundle. It is taken over: its bytes may be written, by NaN for null or by the user.

@@ -37,6 +37,11 @@ class Lists:
         keys = (self.name, f"{self.name}_offsets")
         return (*keys, f"{self.name}_valid") if self.masked else keys
 
+    @property
+    def unstacked(self) -> tuple[str, ...]:
+        """All of them where ragged."""
+        return self.keys if self.ragged else ()
+
     def open(self, array: pa.Array, lender: Lender, bundle: OpenTensors) -> None:
         """See `Column.open`."""
         array = decoded(array)
