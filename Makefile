@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto demo test check bench cover examples clean
+.PHONY: help setup proto demo test check bench cover examples trainers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,7 @@ demo: $(STAMP)  ## start a server on real data and train two small models from i
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)  ## all tests but those that take minutes
-	$(PYTEST) -n 2 -m "not examples" tests
+	$(PYTEST) -n 2 -m "not examples and not trainers" tests
 
 check: $(STAMP)  ## style, types, layers, freshness of generated code
 	$(BIN)/ruff check
@@ -40,10 +40,19 @@ bench: $(STAMP)  ## rows/s, GB/s and CPU-seconds per GB at the trainer; JSON in 
 	$(BIN)/python benchmarks/throughput.py --json benchmarks/results/throughput.json
 
 cover: $(STAMP)  ## branch coverage of the tests; HTML in htmlcov/
-	$(PYTEST) -n 2 -m "not examples" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests
+	$(PYTEST) -n 2 -m "not examples and not trainers" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests
 
 examples: $(STAMP)  ## what takes minutes: the examples as users run them, the Dockerfile's commands
 	$(PYTEST) -m examples tests
+
+trainers: .venv-trainers/.installed  ## the stream in Lightning, Accelerate and the Hugging Face Trainer, in .venv-trainers
+	.venv-trainers/bin/python -m pytest -m trainers tests/trainers
+
+.venv-trainers/.installed: pyproject.toml constraints.txt
+	test -x .venv-trainers/bin/python || $(PYTHON) -m venv .venv-trainers
+	.venv-trainers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[service,torch,trainers]'
+	touch $@
 
 clean:  ## caches and reports; .venv stays
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage* htmlcov build dist .demo

@@ -143,6 +143,15 @@ class Puller:
         self.clock.step(time.monotonic() - started, step.num_rows if isinstance(step, pa.RecordBatch) else self._rows)
         return step
 
+    def finish(self) -> bool:
+        """Take the end of the epoch, if that is what comes next: a loop that counts steps never asks for it."""
+        if self._bundle is not None:
+            return False
+        try:
+            return self._next_bundle() is not None
+        except PenstockError:  # it belongs to a step that nobody asked for yet, and comes again when somebody does
+            return False
+
     def close(self) -> None:
         self._drop_receiver()
 
