@@ -11,6 +11,7 @@ from importlib.metadata import version
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
 from penstock_service.app.indexing import Indexing
+from penstock_service.app.jobs import Seeds
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.lock import StateLock
@@ -71,6 +72,8 @@ class Server:
         limits = ChunkLimits(rows=settings.chunk_rows, bytes=settings.chunk_bytes)
         registry = await asyncio.to_thread(Registry, settings.state_dir, limits)
         self._stack.callback(registry.close)
+        seeds = await asyncio.to_thread(Seeds, settings.state_dir)
+        self._stack.callback(seeds.close)
         self._chunks = Chunks(
             read_task,
             Store(settings.store_dir, settings.store_bytes),
@@ -84,8 +87,11 @@ class Server:
             self._version,
         )
         self._library = Library(registry, self._data.datasets_in_use)
+        self._stack.callback(self._library.close)
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
-        self._subscriptions = Subscriptions(self._library.lookup, self._chunks, defaults, self._counters)
+        self._subscriptions = Subscriptions(
+            self._library.lookup, self._chunks, seeds, defaults, settings.memory // 4, self._counters
+        )
 
         # Worker processes, if any, begin before gRPC does: nothing may fork a process that speaks gRPC.
         self._stack.push_async_callback(self._chunks.stop)
@@ -134,6 +140,7 @@ class Server:
             self._library,
             self._chunks,
             self._data,
+            self._subscriptions,
             self._counters,
             self._lag,
             lambda: dict(self._up),

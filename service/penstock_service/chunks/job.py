@@ -91,7 +91,8 @@ class UnitJob:
         want = self._want(chunk)
         place = None
         if not failed or failed.durable:
-            place = self._store.place(self.version.key(chunk), size, self.version.owner, want)
+            key, owner = self.version.key(chunk), self.version.owner
+            place = self._store.place(key, size, owner, want, disk=failed is None)
         if place is None and want == "demand":
             raise ResourceExhausted(
                 f"there is no room for {self.version.describe(chunk)}, {size:,} bytes:"

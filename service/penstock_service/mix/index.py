@@ -12,7 +12,7 @@ from penstock_service.core.chunk import ChunkInfo, RowError
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import DataError
 from penstock_service.core.hashing import U64, digest_ids
-from penstock_service.core.segment import BadUnit, Segment
+from penstock_service.core.segment import BadUnit, Segment, SourceChunks
 from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT
 
 I64 = npt.NDArray[np.int64]
@@ -29,19 +29,11 @@ class ChunkNumbers:
         self._first = np.zeros(len(sources) + 1, np.int64)
         np.cumsum([s.manifest.chunks for s in sources], out=self._first[1:])
 
-    def source_of(self, chunk: int) -> int:
-        return int(np.searchsorted(self._first, chunk, side="right")) - 1
-
-    def own(self, chunk: int) -> tuple[DatasetVersion, int]:
-        """The dataset a chunk of the stream belongs to, and its ordinal there."""
-        source = self.source_of(chunk)
-        return self.sources[source], chunk - int(self._first[source])
-
-    def by_source(self, chunks: I64) -> list[tuple[int, DatasetVersion, I64]]:
-        """Ascending `chunks` of the stream, per source: (first chunk of the source, dataset, ordinals there)."""
+    def by_source(self, chunks: I64) -> list[SourceChunks]:
+        """Ascending `chunks` of the stream, sorted out by source."""
         edges = np.searchsorted(chunks, self._first)
         return [
-            (int(self._first[i]), source, chunks[edges[i] : edges[i + 1]] - self._first[i])
+            SourceChunks(i, source, int(self._first[i]), chunks[edges[i] : edges[i + 1]] - self._first[i])
             for i, source in enumerate(self.sources)
             if edges[i + 1] > edges[i]
         ]
@@ -65,14 +57,16 @@ def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> S
     """The index of segment `number`: `ids`, their chunks and stored rows, all [units], in order."""
     row = stored_row.astype(np.uint32)
     bad: list[BadUnit] = []
+    absent: dict[int, I64] = {}
     for c, info in infos.items():
         if isinstance(info, DataError):
             units = np.flatnonzero(chunk == c)
             bad.extend(BadUnit(int(u), f"row {int(stored_row[u])} of the chunk", str(info)) for u in units[:1])
         elif info.errors:
             units = np.flatnonzero(chunk == c)
+            absent[c] = info.error_rows()
             bad.extend(_apply_errors(units, stored_row[units], row, info))
-    return Segment(number, chunk.astype(np.uint32), row, digest_ids(ids), tuple(sorted(bad)))
+    return Segment(number, chunk.astype(np.uint32), row, digest_ids(ids), tuple(sorted(bad)), absent)
 
 
 def _apply_errors(units: I64, stored: I64, row: npt.NDArray[np.uint32], info: ChunkInfo) -> list[BadUnit]:
