@@ -11,7 +11,7 @@ from penstock.info import DatasetInfo
 from penstock.link import Link
 from penstock.rows import StoredRows
 from penstock.stream import Stream, client_name
-from penstock.subscription import Datasets, Delivery, Last, Order, Share, Start, Until, WeightBy, global_batch
+from penstock.subscription import Datasets, Delivery, Last, Layout, Order, Share, Start, Until, WeightBy, global_batch
 from penstock.world import detect_job, detect_world
 from penstock_proto.v1 import control_pb2 as pb
 from penstock_proto.v1 import control_pb2_grpc
@@ -77,6 +77,7 @@ class Client:
         ragged: bool = False,
         nulls: Literal["error", "mask"] = "error",
         fill: Mapping[str, Any] | None = None,
+        sparse: Mapping[str, int] | None = None,
     ) -> Dataset:
         """A dataset to be indexed, in stored order: `ds[7]`, `ds[-1]`, `ds[10:20]`, `ds.take([3, 1])`, `len(ds)`.
 
@@ -88,7 +89,7 @@ class Client:
             output: "torch", "mlx" or "numpy": a row is a dict of one row's tensors, several rows are a `Batch`.
                 "arrow" and "rows": a row is a dict of Python values; several are a `pyarrow.RecordBatch`, or a list of
                 such dicts.
-            ragged, nulls, fill: how lists and nulls become tensors; see docs/types.md.
+            ragged, nulls, fill, sparse: how lists, nulls and sparse columns become tensors; see docs/types.md.
 
         Raises:
             DatasetNotFound: with the nearest names.
@@ -96,7 +97,7 @@ class Client:
             ConversionError: a column that has no form as a tensor, with its type and the cures.
         """
         info = self.get(name)
-        form = Form(output, ragged, nulls, dict(fill or {}))
+        form = Form(output, ragged, nulls, dict(fill or {}), dict(sparse or {}))
         return Dataset.of(info, StoredRows.of(self._link, info, columns), form)
 
     # -- streams ------------------------------------------------------------------------------------------------
@@ -134,6 +135,8 @@ class Client:
         ragged: bool = False,
         nulls: Literal["error", "mask"] = "error",
         fill: Mapping[str, Any] | None = None,
+        sparse: Mapping[str, int] | None = None,
+        layout: Layout = "columns",
         name: str | None = None,
         reconnect_timeout: float = 60.0,
     ) -> Stream:
@@ -160,7 +163,8 @@ class Client:
                 or "repeat" (it is read again, until the epoch has `epoch_rows`).
             prefetch, prefetch_bytes: steps and bytes that may be under way or received and not used: the window.
             pin_memory, device: for torch: copy each batch into page-locked memory, and to this device.
-            ragged, nulls, fill: how lists and nulls become tensors; see docs/types.md.
+            ragged, nulls, fill, sparse: how lists, nulls and sparse columns become tensors; see docs/types.md.
+            layout: "columns": a batch is a dict of tensors. "rows": it is a list of dicts, one per row.
             max_rows: the most rows an epoch has, over all ranks; for a first try of something.
             weight_by: what a dataset's share is measured in where no weights are given: "rows" (so that all end
                 together), "shards" or "bytes".
@@ -198,6 +202,8 @@ class Client:
             ragged=ragged,
             nulls=nulls,
             fill=dict(fill or {}),
+            sparse=dict(sparse or {}),
+            layout=layout,
             reconnect_timeout=reconnect_timeout,
             max_rows_per_s=max_rows_per_s,
         )

@@ -15,6 +15,7 @@ from penstock.errors import InvalidRequest
 from penstock.info import DatasetInfo
 from penstock.rows import Page, StoredRows
 from penstock.tensors import BundleConverter, Nulls, plan_columns
+from penstock_proto.v1 import marks
 
 DatasetOutput = Literal["torch", "mlx", "numpy", "arrow", "rows"]
 _NAMED = 6  # columns in a repr
@@ -28,13 +29,14 @@ class Form:
     ragged: bool = False
     nulls: Nulls = "error"
     fill: Mapping[str, Any] = field(default_factory=dict)
+    sparse: Mapping[str, int] = field(default_factory=dict)
 
     def converter(self, schema: pa.Schema) -> BundleConverter:
         """Raises ConversionError for what has no form as a tensor, InvalidRequest for an output that there is not."""
         if self.output not in get_args(DatasetOutput):
             raise InvalidRequest(f"output={self.output!r}: must be one of {', '.join(get_args(DatasetOutput))}")
         output = "arrow" if self.output == "rows" else self.output
-        return plan_columns(schema, output, ragged=self.ragged, nulls=self.nulls, fill=self.fill)
+        return plan_columns(schema, output, ragged=self.ragged, nulls=self.nulls, fill=self.fill, sparse=self.sparse)
 
 
 @dataclass(frozen=True)
@@ -185,10 +187,7 @@ class Dataset:
         return Batch(self._converter.open(page.batch, page.memory).rows(0, page.batch.num_rows))
 
     def _rows(self, page: Page) -> list[Any]:
-        if self._form.output in ("rows", "arrow"):
-            return list(page.batch.to_pylist())
-        opened, row = self._converter.open(page.batch, page.memory), self._converter.row
-        return [row(opened.rows(i, i + 1)) for i in range(page.batch.num_rows)]
+        return self._converter.each(self._converter.open(page.batch, page.memory), 0, page.batch.num_rows)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"parts": self._parts, "form": self._form}
@@ -208,17 +207,27 @@ def _run(positions: range | Sequence[int], first: int, end: int) -> int:
 
 def _joined(a: Dataset, b: Dataset) -> pa.Schema:
     """The schema of both, nullable where one of them is; raises InvalidRequest where columns or types differ."""
-    if a.schema.names != b.schema.names or a.schema.types != b.schema.types:
+    pairs = list(zip(a.schema, b.schema, strict=False))
+    same = a.schema.names == b.schema.names and all(_meaning(one) == _meaning(other) for one, other in pairs)
+    if not same:
         raise InvalidRequest(_difference(a, b))
-    pairs = zip(a.schema, b.schema, strict=True)
     return pa.schema([one.with_nullable(one.nullable or other.nullable) for one, other in pairs], a.schema.metadata)
+
+
+def _meaning(column: pa.Field) -> tuple[pa.DataType, dict[bytes, bytes] | None]:
+    return column.type, marks.kept(column.metadata)
+
+
+def _said(column: pa.Field) -> str:
+    kind, said = _meaning(column)
+    return f"{kind} marked {', '.join(f'{k.decode()}={v.decode()}' for k, v in said.items())}" if said else str(kind)
 
 
 def _difference(a: Dataset, b: Dataset) -> str:
     """Which columns of two datasets differ."""
     words = []
     for name in dict.fromkeys([*a.schema.names, *b.schema.names]):
-        kinds = [str(d.schema.field(name).type) if name in d.schema.names else "missing" for d in (a, b)]
+        kinds = [_said(d.schema.field(name)) if name in d.schema.names else "missing" for d in (a, b)]
         if kinds[0] != kinds[1]:
             words.append(f"{name!r} ({kinds[0]} and {kinds[1]})")
     what = ", ".join(words) if words else f"their order ({a.schema.names} and {b.schema.names})"

@@ -12,8 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from penstock.batch import Batch
-from penstock.cutting import Cutter, Cutting
+from penstock.cutting import Cutter, Cutting, Step
 from penstock.errors import InvalidRequest, PenstockError, ServerError, ServerUnavailable
 from penstock.link import Link, nobody_there
 from penstock.profile import Clock
@@ -112,7 +111,7 @@ class Puller:
         assert self._cutter is not None  # noqa: S101 - made with `opened`
         return self._cutter.schema
 
-    def next(self) -> Batch | pa.RecordBatch | pb.EpochEnd:
+    def next(self) -> Step | pb.EpochEnd:
         """The next step, or the end of the epoch (told once; the next call begins the following epoch).
 
         Whatever is raised, here or by an interrupt, the position stays that of what was returned.

@@ -186,6 +186,9 @@ class Stream:
             if isinstance(batch, pa.RecordBatch):
                 yield from batch.to_pylist()
                 continue
+            if isinstance(batch, list):  # layout="rows"
+                yield from batch
+                continue
             for i in range(batch.metadata.rows):
                 yield {name: column[i] for name, column in batch.items()}
 

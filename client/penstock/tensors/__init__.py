@@ -10,9 +10,9 @@ import pyarrow as pa
 from penstock.errors import ConversionError, InvalidRequest
 from penstock.tensors.bundle import OpenArrow, OpenBundle, OpenTensors
 from penstock.tensors.columns import Column
-from penstock.tensors.leaf import Lender, unit_of
-from penstock.tensors.output import Array, Output, OutputName, load_output
-from penstock.tensors.plan import Nulls, Planner, bare, check_fill, check_keys
+from penstock.tensors.leaf import Array, Lender, unit_of
+from penstock.tensors.output import Output, OutputName, load_output
+from penstock.tensors.plan import Nulls, Planner, bare, check_keys, check_named
 
 __all__ = ["BundleConverter", "Nulls", "OpenBundle", "OutputName", "plan_columns", "units"]
 
@@ -35,10 +35,17 @@ class BundleConverter:
             return tuple(self._schema.names)
         return tuple(key for column in self._columns for key in column.keys)
 
-    def row(self, step: Mapping[str, Any]) -> dict[str, Any]:
-        """The row of a step of one row, without the leading dimension; a ragged column's row is all its values."""
+    def each(self, bundle: OpenBundle, start: int, stop: int) -> list[dict[str, Any]]:
+        """Rows `start` to `stop` one by one: tensors without the leading dimension, Python values of Arrow.
+
+        A list is as long as its own row; the arrays of a ragged or sparse column are those of a step of this row.
+        """
+        if self._output is None:
+            rows: list[dict[str, Any]] = bundle.rows(start, stop).to_pylist()
+            return rows
         kept = self._whole
-        return {key: value if key in kept else value[0] for key, value in step.items()}
+        steps = (bundle.rows(i, i + 1) for i in range(start, stop))
+        return [{key: value if key in kept else value[0] for key, value in step.items()} for step in steps]
 
     def open(self, batch: pa.RecordBatch, writable: Array | None) -> OpenBundle:
         """Converts the whole bundle. It is taken over: its bytes may be written, by NaN for null or by the user.
@@ -75,6 +82,7 @@ def plan_columns(
     ragged: bool = False,
     nulls: Nulls = "error",
     fill: Mapping[str, Any] | None = None,
+    sparse: Mapping[str, int] | None = None,
 ) -> BundleConverter:
     """Decides what each column becomes; imports torch or mlx where that output is asked for.
 
@@ -87,6 +95,7 @@ def plan_columns(
             of integers, bools or times; floats have NaN for null either way. Null lists count as empty, null items
             of padded lists are false in their mask.
         fill: column (`a.b` for the field of a struct) to what stands for null, or for null items of lists.
+        sparse: column to width, for struct<indices, values> columns whose field does not say it itself.
 
     Raises:
         ConversionError: columns that cannot become tensors: all of them, each with its type and the cures.
@@ -95,20 +104,23 @@ def plan_columns(
     if nulls not in ("error", "mask"):
         raise InvalidRequest(f'nulls={nulls!r}: must be "error" or "mask"')
     if output == "arrow":
-        if ragged or fill or nulls != "error":
-            raise InvalidRequest('output="arrow" hands out what is stored: ragged=, nulls= and fill= are for tensors')
+        if ragged or fill or sparse or nulls != "error":
+            raise InvalidRequest(
+                'output="arrow" hands out what is stored: ragged=, nulls=, fill= and sparse= are for tensors'
+            )
         return BundleConverter(schema, None, ())
-    planner = Planner(load_output(output), ragged, nulls, fill or {})
+    planner = Planner(load_output(output), ragged, nulls, fill or {}, sparse or {})
     columns: list[Column] = []
     refused: list[str] = []
     for field in schema:
         try:
-            columns.append(planner.column(field.name, field.type, field.nullable))
+            columns.append(planner.column(field.name, field, field.nullable))
         except ConversionError as error:
             refused.append(str(error))
     if refused:
         raise ConversionError("\n".join(refused))
-    check_fill(planner.fill, planner.found)
+    check_named("fill", planner.fill, planner.found)
+    check_named("sparse", planner.sparse, planner.found)
     check_keys(columns)
     if planner.narrowed:
         changes = ", ".join(f"{name} ({change})" for name, change in planner.narrowed.items())

@@ -5,7 +5,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from penstock.tensors.output import Array, Output
+from penstock.tensors.leaf import Array
+from penstock.tensors.output import Output
 
 Cut = Callable[[int, int, dict[str, Any]], None]
 
@@ -40,9 +41,9 @@ class OpenTensors:
         self._plain: list[tuple[str, Any]] = []  # what `[start:stop]` cuts
         self._cuts: list[Cut] = []  # every column, in order
 
-    def add_array(self, key: str, values: Array) -> None:
-        """A column whose rows are those of `values` `[rows, ...]`."""
-        wrap = self.output.wrap
+    def add_array(self, key: str, values: Array, wrap: Callable[[Array], Any] | None = None) -> None:
+        """A column whose rows are those of `values` `[rows, ...]`. `wrap`: the output's for these numbers."""
+        wrap = wrap or self.output.wrap
         if self.output.cuts_tensors:
             self.add_sliceable(key, wrap(values))
             return

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from penstock.errors import ConversionError
-from penstock.tensors.output import Array
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,12 @@ class Leaf:
     stored: np.dtype[Any]  # of the values buffer
     tensor: np.dtype[Any]  # of the array handed to the output
     how: Literal["view", "bits", "decimal"] = "view"
+    bfloat16: bool = False  # the 16 bits are one
+
+    @property
+    def floating(self) -> bool:
+        """Has it a NaN to stand for null?"""
+        return self.bfloat16 or self.tensor.kind == "f"
 
     def read(self, array: pa.Array, lender: Lender) -> Array:
         """`[len(array)]` of `tensor`, writable; what stands where the array is null is undefined.
@@ -86,12 +94,30 @@ class Leaf:
         return signed
 
 
+_UINT16: Final = np.dtype(np.uint16)
 _UINT64: Final = np.dtype(np.uint64)
 _INT64: Final = np.dtype(np.int64)
 
 
-def leaf_of(column: str, dtype: pa.DataType, widened: Mapping[np.dtype[Any], np.dtype[Any]]) -> Leaf | None:
-    """How to read a type of fixed width, or None where it is none. `widened`: see `Output.widened`."""
+def leaf_of(
+    column: str, dtype: pa.DataType, widened: Mapping[np.dtype[Any], np.dtype[Any]], mark: str = ""
+) -> Leaf | None:
+    """How to read a type of fixed width, or None where it is none.
+
+    Args:
+        widened: see `Output.widened`.
+        mark: what the field's metadata says the bits are (`penstock.dtype`).
+
+    Raises:
+        ConversionError: the mark is not one for this type.
+    """
+    if mark:
+        if mark != "bfloat16" or not pt.is_uint16(dtype):
+            raise ConversionError(
+                f'column {column!r} ({dtype}): its field says penstock.dtype={mark!r}: only "bfloat16" on uint16. '
+                'Cures: correct it where it is stored; leave it out with columns=[...], or take output="arrow"'
+            )
+        return Leaf(column, dtype, _UINT16, _UINT16, bfloat16=True)
     if pt.is_boolean(dtype):
         return Leaf(column, dtype, np.dtype(np.bool_), np.dtype(np.bool_), "bits")
     if isinstance(dtype, pa.Bool8Type):

@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 
 from penstock.tensors.block import Block, decoded
 from penstock.tensors.bundle import Cut, OpenTensors
-from penstock.tensors.leaf import Lender
+from penstock.tensors.leaf import Array, Lender
 from penstock.tensors.nulls import NullRule
-from penstock.tensors.output import Array, Output
+from penstock.tensors.output import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,14 +55,14 @@ class Lists:
         if self.masked:
             valid = np.ones(values.shape, np.bool_) if missing is None else ~missing
         if self.ragged:
-            bundle.add_cut(_ragged(self.keys, bundle.output, values, offsets, valid))
+            bundle.add_cut(_ragged(self, bundle.output, values, offsets, valid))
         else:
-            bundle.add_cut(_padded(self.keys, bundle.output, values, offsets, valid))
+            bundle.add_cut(_padded(self, bundle.output, values, offsets, valid))
 
 
-def _padded(keys: tuple[str, ...], output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
-    key, mask_key = keys
-    wrap = output.wrap
+def _padded(lists: Lists, output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
+    key, mask_key = lists.keys
+    wrap, wrap_mask = output.wrap_of(lists.item.leaf), output.wrap
     # An item of several numbers is data if any of them is.
     present = None if valid is None else np.logical_or.reduce(valid.reshape(len(valid), prod(valid.shape[1:])), axis=1)
 
@@ -84,23 +84,24 @@ def _padded(keys: tuple[str, ...], output: Output, values: Array, offsets: Array
         if present is not None:
             mask[mask] = present[first:last]
         into[key] = wrap(padded)
-        into[mask_key] = wrap(mask)
+        into[mask_key] = wrap_mask(mask)
 
     return cut
 
 
-def _ragged(keys: tuple[str, ...], output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
-    items: list[tuple[str, Any]] = [(keys[0], values)] + ([] if valid is None else [(keys[2], valid)])
-    if output.cuts_tensors:
-        items = [(key, output.wrap(array)) for key, array in items]
-    wrap = None if output.cuts_tensors else output.wrap
+def _ragged(lists: Lists, output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
+    keys, cuts_tensors = lists.keys, output.cuts_tensors
+    items = [(keys[0], values, output.wrap_of(lists.item.leaf))]
+    items += [] if valid is None else [(keys[2], valid, output.wrap)]
+    if cuts_tensors:
+        items = [(key, wrap(array), wrap) for key, array, wrap in items]
 
     def cut(start: int, stop: int, into: dict[str, Any]) -> None:
         ends = offsets[start : stop + 1]
         first, last = int(ends[0]), int(ends[-1])
-        for key, array in items:
+        for key, array, wrap in items:
             part = array[first:last]
-            into[key] = part if wrap is None else wrap(part)
+            into[key] = part if cuts_tensors else wrap(part)
         into[keys[1]] = output.wrap(ends - first)
 
     return cut

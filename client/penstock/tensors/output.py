@@ -5,22 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 
 from penstock.errors import InvalidRequest
+from penstock.tensors.leaf import Array, Leaf
 
-Array = npt.NDArray[Any]
 OutputName = Literal["torch", "mlx", "numpy", "arrow"]
 OUTPUTS: Final[tuple[str, ...]] = get_args(OutputName)
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One array library, as far as the conversion must know it.
-
-    bfloat16 will enter here: Arrow has no such type, so it has to travel as uint16 with a mark on the field, and the
-    library's own reinterpreting view (`Tensor.view(torch.bfloat16)`, `array.view(mx.bfloat16)`) belongs into `wrap`.
-    """
+    """One array library, as far as the conversion must know it."""
 
     name: str
     # Array to tensor, which may share its memory. The array is writable: nobody hands out what must not be written.
@@ -28,10 +23,18 @@ class Output:
     # True: wrap a bundle once and cut the tensor. False: cut the array and wrap each step (MLX: a lazy slice that is
     # evaluated costs 70 µs, a copy of 32 rows of 1 KiB 1 µs).
     cuts_tensors: bool
+    # The same for the bits of bfloat16, which NumPy and Arrow know as uint16 only.
+    wrap_bfloat16: Callable[[Array], Any]
+    # (indptr, indices, values, width) to a sparse tensor; None where the library has none.
+    csr: Callable[[Array, Array, Any, int], Any] | None = None
     # Types the library cannot compute with, to the wider type it gets instead.
     widened: Mapping[np.dtype[Any], np.dtype[Any]] = field(default_factory=dict)
     # Types that `wrap` narrows, to what they become: said once, when the stream is opened.
     narrowed: Mapping[np.dtype[Any], str] = field(default_factory=dict)
+
+    def wrap_of(self, leaf: Leaf) -> Callable[[Array], Any]:
+        """How arrays of these numbers are handed out."""
+        return self.wrap_bfloat16 if leaf.bfloat16 else self.wrap
 
 
 def load_output(name: str) -> Output:
@@ -41,7 +44,7 @@ def load_output(name: str) -> Output:
         InvalidRequest: not one of "torch", "mlx", "numpy"; or not installed.
     """
     if name == "numpy":
-        return Output("numpy", wrap=_same, cuts_tensors=True)
+        return Output("numpy", wrap=_same, cuts_tensors=True, wrap_bfloat16=_numpy_bfloat16)
     try:
         # Here and not above: the client needs neither, and importing torch takes seconds.
         if name == "torch":
@@ -62,3 +65,13 @@ def load_output(name: str) -> Output:
 
 def _same(array: Array) -> Array:
     return array
+
+
+def _numpy_bfloat16(bits: Array) -> Array:
+    """As ml_dtypes' bfloat16 where that is installed (JAX brings it), else the bits as uint16."""
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError:
+        return bits
+    values: Array = bits.view(bfloat16)
+    return values
