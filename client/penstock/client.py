@@ -137,6 +137,7 @@ class Client:
         fill: Mapping[str, Any] | None = None,
         sparse: Mapping[str, int] | None = None,
         layout: Layout = "columns",
+        unified_memory: bool | None = None,
         name: str | None = None,
         reconnect_timeout: float = 60.0,
     ) -> Stream:
@@ -165,6 +166,8 @@ class Client:
             pin_memory, device: for torch: copy each batch into page-locked memory, and to this device.
             ragged, nulls, fill, sparse: how lists, nulls and sparse columns become tensors; see docs/types.md.
             layout: "columns": a batch is a dict of tensors. "rows": it is a list of dicts, one per row.
+            unified_memory: for MLX: arrays of 256 KiB and more share memory with what was received instead of being
+                copied. Default: where Metal is; see docs/mlx.md.
             max_rows: the most rows an epoch has, over all ranks; for a first try of something.
             weight_by: what a dataset's share is measured in where no weights are given: "rows" (so that all end
                 together), "shards" or "bytes".
@@ -204,6 +207,7 @@ class Client:
             fill=dict(fill or {}),
             sparse=dict(sparse or {}),
             layout=layout,
+            unified_memory=unified_memory,
             reconnect_timeout=reconnect_timeout,
             max_rows_per_s=max_rows_per_s,
         )

@@ -40,7 +40,9 @@ class Cutter:
             nulls=delivery.nulls,
             fill=delivery.fill,
             sparse=delivery.sparse,
+            unified=delivery.unified_memory,
         )
+        self.copies = self._converter.copies
         if "valid" in self._converter.keys and share.may_pad:
             raise ConversionError(
                 "column 'valid' has the name of the mask that says which rows are data "

@@ -146,6 +146,7 @@ class Delivery:
     max_rows_per_s: float | None = None
     sparse: Mapping[str, int] = field(default_factory=dict)
     layout: Layout = "columns"
+    unified_memory: bool | None = None
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout):
@@ -158,5 +159,7 @@ class Delivery:
             raise InvalidRequest(
                 f"prefetch={self.prefetch}, prefetch_bytes={self.prefetch_bytes}: both must be at least 1"
             )
+        if self.unified_memory is not None and self.output != "mlx":
+            raise InvalidRequest(f"unified_memory is for output='mlx', not output={self.output!r}")
         if (self.pin_memory or self.device is not None) and self.output != "torch":
             raise InvalidRequest(f"pin_memory and device are for output='torch', not output={self.output!r}")

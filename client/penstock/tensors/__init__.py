@@ -10,6 +10,7 @@ import pyarrow as pa
 from penstock.errors import ConversionError, InvalidRequest
 from penstock.tensors.bundle import OpenArrow, OpenBundle, OpenTensors
 from penstock.tensors.columns import Column
+from penstock.tensors.copies import Copies
 from penstock.tensors.leaf import Array, Lender, unit_of
 from penstock.tensors.output import Output, OutputName, load_output
 from penstock.tensors.plan import Nulls, Planner, bare, check_keys, check_named
@@ -26,6 +27,7 @@ class BundleConverter:
         self._schema = schema
         self._output = output  # None: output="arrow"
         self._columns = columns
+        self.copies = Copies()
         self._whole = frozenset(key for column in columns for key in column.unstacked)
 
     @property
@@ -68,8 +70,10 @@ class BundleConverter:
             )
         if self._output is None:
             return OpenArrow(batch)
-        lender = Lender.of(writable)
-        bundle = OpenTensors(self._output)
+        lender = Lender.of(writable, self.copies)
+        adopt = self._output.adopt
+        adopted = adopt(writable) if adopt is not None and writable is not None else None
+        bundle = OpenTensors(self._output, self.copies, adopted)
         for column, array in zip(self._columns, batch.columns, strict=True):
             column.open(array, lender, bundle)
         return bundle
@@ -83,6 +87,7 @@ def plan_columns(
     nulls: Nulls = "error",
     fill: Mapping[str, Any] | None = None,
     sparse: Mapping[str, int] | None = None,
+    unified: bool | None = None,
 ) -> BundleConverter:
     """Decides what each column becomes; imports torch or mlx where that output is asked for.
 
@@ -96,6 +101,7 @@ def plan_columns(
             of padded lists are false in their mask.
         fill: column (`a.b` for the field of a struct) to what stands for null, or for null items of lists.
         sparse: column to width, for struct<indices, values> columns whose field does not say it itself.
+        unified: for MLX: may arrays share the received memory; None: where they can.
 
     Raises:
         ConversionError: columns that cannot become tensors: all of them, each with its type and the cures.
@@ -109,7 +115,7 @@ def plan_columns(
                 'output="arrow" hands out what is stored: ragged=, nulls=, fill= and sparse= are for tensors'
             )
         return BundleConverter(schema, None, ())
-    planner = Planner(load_output(output), ragged, nulls, fill or {}, sparse or {})
+    planner = Planner(load_output(output, unified), ragged, nulls, fill or {}, sparse or {})
     columns: list[Column] = []
     refused: list[str] = []
     for field in schema:

@@ -54,7 +54,7 @@ class Dense(Column):
     def open(self, array: pa.Array, lender: Lender, bundle: OpenTensors) -> None:
         """See `Column.open`."""
         values, missing = self.block.read(array, lender)
-        bundle.add_array(self.name, self.rule.apply(values, missing), bundle.output.wrap_of(self.block.leaf))
+        bundle.add_array(self.name, self.rule.apply(values, missing), self.block.leaf.bfloat16)
         if self.masked:
             valid = np.ones(values.shape, np.bool_) if missing is None else ~missing
             bundle.add_array(f"{self.name}_valid", valid)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from penstock.errors import ConversionError
+from penstock.tensors.copies import Copies
 
 Array = npt.NDArray[Any]
 
@@ -21,13 +22,20 @@ class Lender:
 
     owner: Array | None  # uint8 [bytes], writable
     address: int  # where they begin
+    copies: Copies | None = None  # what had to be copied is counted there
 
     @classmethod
-    def of(cls, writable: Array | None) -> "Lender":
+    def of(cls, writable: Array | None, copies: Copies | None = None) -> "Lender":
         """`writable` as it is given to `BundleConverter.open`."""
         if writable is None or not writable.flags.writeable:
-            return cls(None, 0)
-        return cls(writable, writable.ctypes.data)
+            return cls(None, 0, copies)
+        return cls(writable, writable.ctypes.data, copies)
+
+    def copied(self, array: Array) -> Array:
+        """Count a copy; returns it."""
+        if self.copies is not None:
+            self.copies.bytes += array.nbytes
+        return array
 
     def view(self, buffer: pa.Buffer, dtype: np.dtype[Any], first: int, count: int) -> Array:
         """`count` values of a buffer from number `first` on, `[count]`, writable and aligned: a view, else a copy."""
@@ -42,7 +50,7 @@ class Lender:
                 return self.owner[offset:end].view(dtype)
         # Buffers that Arrow allocated for this batch (decompressed, decoded, cast) are writable here as well.
         array = np.frombuffer(buffer, dtype, count, first * dtype.itemsize)
-        return array if aligned and array.flags.writeable else array.copy()
+        return array if aligned and array.flags.writeable else self.copied(array.copy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +77,7 @@ class Leaf:
         """
         if self.how == "bits":  # Arrow packs eight to a byte: always a copy
             unpacked: Array = (array.fill_null(False) if array.null_count else array).to_numpy(zero_copy_only=False)
-            return unpacked if unpacked.flags.writeable else unpacked.copy()
+            return lender.copied(unpacked if unpacked.flags.writeable else unpacked.copy())
         if self.how == "decimal":
             array = pc.cast(array, pa.float64())
         values = lender.view(array.buffers()[1], self.stored, array.offset, len(array))
@@ -77,7 +85,7 @@ class Leaf:
             return values
         if self.stored == _UINT64:
             return self._signed(values, array)
-        return values.astype(self.tensor)
+        return lender.copied(values.astype(self.tensor))
 
     def _signed(self, values: Array, array: pa.Array) -> Array:
         signed = values.view(_INT64)

@@ -12,7 +12,6 @@ from penstock.tensors.block import Block, decoded
 from penstock.tensors.bundle import Cut, OpenTensors
 from penstock.tensors.leaf import Array, Lender
 from penstock.tensors.nulls import NullRule
-from penstock.tensors.output import Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +54,14 @@ class Lists:
         if self.masked:
             valid = np.ones(values.shape, np.bool_) if missing is None else ~missing
         if self.ragged:
-            bundle.add_cut(_ragged(self, bundle.output, values, offsets, valid))
+            bundle.add_cut(_ragged(self, bundle, values, offsets, valid))
         else:
-            bundle.add_cut(_padded(self, bundle.output, values, offsets, valid))
+            bundle.add_cut(_padded(self, bundle, values, offsets, valid))
 
 
-def _padded(lists: Lists, output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
+def _padded(lists: Lists, bundle: OpenTensors, values: Array, offsets: Array, valid: Array | None) -> Cut:
+    output, copies = bundle.output, bundle.copies
+    again = 0 if output.cuts_tensors else 1  # a library that takes arrays copies what was padded
     key, mask_key = lists.keys
     wrap, wrap_mask = output.wrap_of(lists.item.leaf), output.wrap
     # An item of several numbers is data if any of them is.
@@ -77,7 +78,9 @@ def _padded(lists: Lists, output: Output, values: Array, offsets: Array, valid: 
         mask = np.ones(shape, np.bool_)
         if count * width == last - first:  # all of one length: nothing to pad
             padded = items.reshape(*shape, *values.shape[1:])
+            copies.bytes += again * padded.nbytes
         else:
+            copies.bytes += (1 + again) * items.nbytes
             np.less(np.arange(width), lengths[:, None], out=mask)
             padded = np.zeros((*shape, *values.shape[1:]), values.dtype)
             padded[mask] = items
@@ -89,7 +92,8 @@ def _padded(lists: Lists, output: Output, values: Array, offsets: Array, valid: 
     return cut
 
 
-def _ragged(lists: Lists, output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
+def _ragged(lists: Lists, bundle: OpenTensors, values: Array, offsets: Array, valid: Array | None) -> Cut:
+    output, copies = bundle.output, bundle.copies
     keys, cuts_tensors = lists.keys, output.cuts_tensors
     items = [(keys[0], values, output.wrap_of(lists.item.leaf))]
     items += [] if valid is None else [(keys[2], valid, output.wrap)]
@@ -101,7 +105,10 @@ def _ragged(lists: Lists, output: Output, values: Array, offsets: Array, valid: 
         first, last = int(ends[0]), int(ends[-1])
         for key, array, wrap in items:
             part = array[first:last]
-            into[key] = part if cuts_tensors else wrap(part)
+            if not cuts_tensors:
+                copies.bytes += part.nbytes
+                part = wrap(part)
+            into[key] = part
         into[keys[1]] = output.wrap(ends - first)
 
     return cut

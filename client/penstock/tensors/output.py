@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, Protocol, get_args
 
 import numpy as np
 
@@ -11,6 +11,14 @@ from penstock.tensors.leaf import Array, Leaf
 
 OutputName = Literal["torch", "mlx", "numpy", "arrow"]
 OUTPUTS: Final[tuple[str, ...]] = get_args(OutputName)
+
+
+class Adoption(Protocol):
+    """Received memory that the library shares."""
+
+    def share(self, values: Array, bfloat16: bool) -> Any | None:
+        """`values`, which may lie in that memory, as a tensor that shares it; None: copy it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,8 @@ class Output:
     wrap_bfloat16: Callable[[Array], Any]
     # (indptr, indices, values, width) to a sparse tensor; None where the library has none.
     csr: Callable[[Array, Array, Any, int], Any] | None = None
+    # Makes received memory the library's own, so that arrays can share it; gives None for memory that it cannot have.
+    adopt: Callable[[Array], Adoption | None] | None = None
     # Types the library cannot compute with, to the wider type it gets instead.
     widened: Mapping[np.dtype[Any], np.dtype[Any]] = field(default_factory=dict)
     # Types that `wrap` narrows, to what they become: said once, when the stream is opened.
@@ -37,8 +47,8 @@ class Output:
         return self.wrap_bfloat16 if leaf.bfloat16 else self.wrap
 
 
-def load_output(name: str) -> Output:
-    """The library by name; imports it.
+def load_output(name: str, unified: bool | None = None) -> Output:
+    """The library by name; imports it. `unified`: may MLX arrays share the received memory; None: where they can.
 
     Raises:
         InvalidRequest: not one of "torch", "mlx", "numpy"; or not installed.
@@ -54,7 +64,7 @@ def load_output(name: str) -> Output:
         if name == "mlx":
             from penstock.tensors.to_mlx import mlx_output
 
-            return mlx_output()
+            return mlx_output(unified)
     except ImportError as error:
         raise InvalidRequest(
             f"output={name!r} needs {name}, which cannot be imported here ({error}): "

@@ -56,6 +56,8 @@ class Sparse(Column):
             ends = offsets[start : stop + 1]
             first, last = int(ends[0]), int(ends[-1])
             row_ends, of, what = ends - first, indices[first:last], wrap(values[first:last])
+            if not bundle.output.cuts_tensors:
+                bundle.copies.bytes += of.nbytes + values[first:last].nbytes
             if csr is not None:
                 into[self.name] = csr(row_ends, of, what, self.width)
             else:
