@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import mlx.core as mx
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 import penstock
-from penstock.tensors.copies import PAGE, page_aligned
+from penstock.tensors.copies import PAGE, page_aligned, pages_of
 from penstock.tensors.to_mlx import why_not_unified
 
 ROWS, WIDTH, BATCH = 4096, 4096, 256  # 16 KiB a row, 4 MiB a step
@@ -26,9 +27,8 @@ ROWS, WIDTH, BATCH = 4096, 4096, 256  # 16 KiB a row, 4 MiB a step
 
 def main() -> int:
     reason = why_not_unified()
-    print(
-        f"mlx {mx.__version__}, Metal {'is here' if mx.metal.is_available() else 'is not here'}, pages of {PAGE} bytes"
-    )
+    metal = "is here" if mx.metal.is_available() else "is not here"
+    print(f"mlx {version('mlx')}, Metal {metal}, pages of {PAGE} bytes")
     failed = 0
     with tempfile.TemporaryDirectory() as name:
         target, server = serve(Path(name))
@@ -87,7 +87,7 @@ def adopts(reason: str) -> str:
         raise NotHereError(reason)
     memory = page_aligned(64 << 20)
     started = time.perf_counter()
-    array = mx.from_dlpack(np.frombuffer(memory.base, np.uint8), copy=False)
+    array = mx.from_dlpack(pages_of(memory), copy=False)
     mx.eval(array)
     seconds = time.perf_counter() - started
     memory[1 << 20] = 9
@@ -120,8 +120,8 @@ def copies(client: penstock.Client, reason: str) -> str:
 
 def kept(client: penstock.Client) -> str:
     with client.stream("rows", batch_size=BATCH, output="mlx") as stream:
-        batches = [(batch.x, float(mx.sum(batch.x).item())) for batch in stream]
-    if any(float(mx.sum(x).item()) != total for x, total in batches):
+        batches = [(batch.x, mx.sum(batch.x).item()) for batch in stream]
+    if any(mx.sum(x).item() != total for x, total in batches):
         raise AssertionError("a batch changed after it was handed out")
     return f"{len(batches)} batches, after the stream was closed"
 

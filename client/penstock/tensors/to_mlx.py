@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from typing import Any, Final
 
 import mlx.core as mx
@@ -57,8 +58,8 @@ def why_not_unified() -> str:
         mx.eval(array)
         memory[0] = 7
     except (TypeError, ValueError, RuntimeError, AttributeError) as error:  # AttributeError: no from_dlpack yet
-        return f"this MLX ({mx.__version__}) cannot adopt memory: {error}"
-    return "" if array[0].item() == 7 else f"this MLX ({mx.__version__}) copies what it should adopt"
+        return f"this MLX ({version('mlx')}) cannot adopt memory: {error}"
+    return "" if array[0].item() == 7 else f"this MLX ({version('mlx')}) copies what it should adopt"
 
 
 def _adopt(whole: Array) -> mx.array:
