@@ -28,7 +28,7 @@ from penstock.errors import (
     SourceChanged,
     SourceUnreadable,
 )
-from penstock.info import DatasetInfo
+from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
 from penstock.stream import Stream
 
 __all__ = [
@@ -40,8 +40,10 @@ __all__ = [
     "CursorMismatch",
     "DataError",
     "Dataset",
+    "DatasetDiff",
     "DatasetInfo",
     "DatasetNotFound",
+    "DiscoveredChild",
     "InvalidRequest",
     "OrderChanged",
     "PenstockError",
@@ -52,6 +54,7 @@ __all__ = [
     "ServerDraining",
     "ServerError",
     "ServerUnavailable",
+    "ShardChange",
     "SourceChanged",
     "SourceUnreadable",
     "Stream",

@@ -1,23 +1,21 @@
 """The client: a target, its datasets, and streams of them."""
 
 import itertools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Self
 
 from penstock.dataset import Dataset, DatasetOutput, Form
 from penstock.errors import InvalidRequest
-from penstock.info import DatasetInfo
 from penstock.link import Link
+from penstock.registry import Registry
 from penstock.rows import StoredRows
 from penstock.stream import Stream, client_name
 from penstock.subscription import Datasets, Delivery, Last, Layout, Order, Share, Start, Until, WeightBy, global_batch
 from penstock.world import detect_job, detect_world
-from penstock_proto.v1 import control_pb2 as pb
-from penstock_proto.v1 import control_pb2_grpc
 
 DEFAULT_TARGET: Final = "127.0.0.1:7400"
-_CALL_TIMEOUT: Final = 30.0  # seconds for calls that answer from memory or SQLite
 
 
 def connect(target: str | None = None, *, token: str | None = None, job: str | None = None) -> "Client":
@@ -32,41 +30,19 @@ def connect(target: str | None = None, *, token: str | None = None, job: str | N
     return Client(target or os.environ.get("PENSTOCK_TARGET") or DEFAULT_TARGET, token=token, job=job)
 
 
-class Client:
-    """Made by `connect`. May be used from several threads, pickled, and used after a fork."""
+class Client(Registry):
+    """Made by `connect`. May be used from several threads, pickled, and used after a fork.
+
+    What it may ask about datasets (register, get, list, search, versions, diff, remove, discover) is in `registry.py`.
+    """
 
     def __init__(self, target: str, *, token: str | None = None, job: str | None = None) -> None:
         self.target = target
-        self._link = Link(target, token)
+        super().__init__(Link(target, token))
         self._job = job
         self._streams = itertools.count()
 
-    # -- datasets -----------------------------------------------------------------------------------------------
-
-    def datasets(self, text: str = "", tag: str = "") -> list[DatasetInfo]:
-        """All datasets of the server, or those whose name or description contains `text` and that have `tag`."""
-        request = pb.SearchDatasetsRequest(text=text, tag=tag)
-        answer = self._link.call(self._stub().SearchDatasets, request, _CALL_TIMEOUT)
-        return [DatasetInfo.of(d) for d in answer.datasets]
-
-    def get(self, name: str) -> DatasetInfo:
-        """One dataset by NAME or NAME@VERSION.
-
-        Raises:
-            DatasetNotFound: with the nearest names.
-        """
-        return DatasetInfo.of(self._link.call(self._stub().GetDataset, pb.GetDatasetRequest(name=name), _CALL_TIMEOUT))
-
-    def register(self, name: str, path: str, *, description: str = "", tags: Sequence[str] = ()) -> DatasetInfo:
-        """Register a file, folder or glob on the server's machine; returns when it was scanned."""
-        request = pb.RegisterDatasetRequest(name=name, path=path, description=description, tags=list(tags))
-        # A scan takes as long as it takes: keepalive notices a dead server.
-        return DatasetInfo.of(self._link.call(self._stub().RegisterDataset, request, None))
-
-    def remove(self, name: str) -> DatasetInfo:
-        """Forget a dataset; its files stay."""
-        answer = self._link.call(self._stub().RemoveDataset, pb.RemoveDatasetRequest(name=name), _CALL_TIMEOUT)
-        return DatasetInfo.of(answer.removed)
+    # -- datasets by index ---------------------------------------------------------------------------------------
 
     def dataset(
         self,
@@ -125,6 +101,7 @@ class Client:
         epoch_rows: int | None = None,
         max_rows: int | None = None,
         weight_by: WeightBy = "rows",
+        rows: Sequence[Mapping[str, Any]] = (),
         row_ids: bool = False,
         target_rows_per_s: float = 0.0,
         max_rows_per_s: float | None = None,
@@ -171,6 +148,8 @@ class Client:
             max_rows: the most rows an epoch has, over all ranks; for a first try of something.
             weight_by: what a dataset's share is measured in where no weights are given: "rows" (so that all end
                 together), "shards" or "bytes".
+            rows: row transforms, done once and kept by the server: `{"select": [...]}`, `{"cast": {column: type}}`,
+                `{"filter": "x > 0 and label in (1, 2)"}`, `{"python": "module:function"}`; see docs/transforms.md.
             row_ids: True: `batch.metadata.ids` and `.source` say where each row comes from.
             target_rows_per_s: what this rank needs; where it gets less, `profile()` and the server's metrics say so.
             max_rows_per_s: hands rows out no faster than this.
@@ -181,7 +160,7 @@ class Client:
             InvalidRequest: an argument is wrong. What only the server can judge is raised at first use.
         """
         world = detect_world(rank, world_size)
-        rows = global_batch(batch_size, global_batch_size, world)
+        batch_rows = global_batch(batch_size, global_batch_size, world)
         order = Order(
             dataset,
             seed,
@@ -194,8 +173,9 @@ class Client:
             epoch_rows=_epoch_rows(epoch_rows, max_rows, until),
             reshuffle=reshuffle,
             weight_by=weight_by,
+            rows=json.dumps(list(rows)) if rows else "",
         )
-        share = Share(world, rows, last, columns, output == "arrow", replica, row_ids, target_rows_per_s)
+        share = Share(world, batch_rows, last, columns, output == "arrow", replica, row_ids, target_rows_per_s)
         delivery = Delivery(
             output,
             prefetch,
@@ -233,11 +213,9 @@ class Client:
         return {"target": self.target, "link": self._link, "job": self._job}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.target, self._link, self._job = state["target"], state["link"], state["job"]
+        super().__init__(state["link"])
+        self.target, self._job = state["target"], state["job"]
         self._streams = itertools.count()
-
-    def _stub(self) -> control_pb2_grpc.ControlStub:
-        return control_pb2_grpc.ControlStub(self._link.channel())
 
 
 def _epoch_rows(epoch_rows: int | None, max_rows: int | None, until: Until) -> int | None:

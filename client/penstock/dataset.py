@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from penstock.batch import Batch
 from penstock.errors import InvalidRequest
-from penstock.info import DatasetInfo
+from penstock.facts import facts_of
+from penstock.registered import DatasetInfo
 from penstock.rows import Page, StoredRows
 from penstock.tensors import BundleConverter, Nulls, plan_columns
 from penstock_proto.v1 import marks
@@ -75,7 +76,7 @@ class Dataset:
     @cached_property
     def metadata(self) -> DatasetInfo:
         """The registry's facts; for a sum of datasets those of all: numbers added, names joined by "+"."""
-        return DatasetInfo.joined([part.info for part in self._parts])
+        return facts_of([part.info for part in self._parts])
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from penstock.errors import InvalidRequest, PenstockError, ServerError, ServerUnavailable
-from penstock.info import DatasetInfo
 from penstock.link import Link
+from penstock.registered import DatasetInfo
 from penstock.retry import Backoff
 from penstock_proto.v1 import rows_pb2 as pb
 from penstock_proto.v1 import rows_pb2_grpc

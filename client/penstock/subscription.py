@@ -31,6 +31,7 @@ class Order:
     epoch_rows: int | None = None
     reshuffle: bool = True
     weight_by: WeightBy = "rows"
+    rows: str = ""  # row transforms, JSON
 
     def __post_init__(self) -> None:
         if not self.sources():
@@ -63,6 +64,7 @@ class Order:
             epoch_rows=self.epoch_rows,
             same_every_epoch=not self.reshuffle,
             weight_by=self.weight_by,
+            rows=self.rows,
         )
 
 

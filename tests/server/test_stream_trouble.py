@@ -166,7 +166,7 @@ def test_a_refusal_when_opened_is_the_same_each_time(client: penstock.Client) ->
 def test_a_step_that_no_memory_could_hold_is_refused_and_the_server_lives(client: penstock.Client) -> None:
     for last in ("pad", "wrap", "short"):
         with pytest.raises(penstock.InvalidRequest, match=r"at most \d+ rows per rank"):
-            client.stream("rows", batch_size=10**9, last=last, output="numpy").get_batch()  # type: ignore[arg-type]
+            client.stream("rows", batch_size=10**9, last=last, output="numpy").get_batch()
     assert len(client.datasets()) == 3
 
 

@@ -65,7 +65,7 @@ class Open(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ...) -> None: ...
 
 class StreamSpec(_message.Message):
-    __slots__ = ("sources", "seed", "unshuffled", "pool_rows", "pool_bytes", "refill_below", "start", "until", "epoch_rows", "same_every_epoch", "weight_by")
+    __slots__ = ("sources", "seed", "unshuffled", "pool_rows", "pool_bytes", "refill_below", "start", "until", "epoch_rows", "same_every_epoch", "rows", "weight_by")
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     UNSHUFFLED_FIELD_NUMBER: _ClassVar[int]
@@ -76,6 +76,7 @@ class StreamSpec(_message.Message):
     UNTIL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_ROWS_FIELD_NUMBER: _ClassVar[int]
     SAME_EVERY_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_BY_FIELD_NUMBER: _ClassVar[int]
     sources: _containers.RepeatedCompositeFieldContainer[Source]
     seed: int
@@ -87,8 +88,9 @@ class StreamSpec(_message.Message):
     until: str
     epoch_rows: int
     same_every_epoch: bool
+    rows: str
     weight_by: str
-    def __init__(self, sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., seed: _Optional[int] = ..., unshuffled: bool = ..., pool_rows: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., refill_below: _Optional[float] = ..., start: _Optional[str] = ..., until: _Optional[str] = ..., epoch_rows: _Optional[int] = ..., same_every_epoch: bool = ..., weight_by: _Optional[str] = ...) -> None: ...
+    def __init__(self, sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., seed: _Optional[int] = ..., unshuffled: bool = ..., pool_rows: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., refill_below: _Optional[float] = ..., start: _Optional[str] = ..., until: _Optional[str] = ..., epoch_rows: _Optional[int] = ..., same_every_epoch: bool = ..., rows: _Optional[str] = ..., weight_by: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("dataset", "weight")

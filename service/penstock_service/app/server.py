@@ -10,20 +10,25 @@ from importlib.metadata import version
 
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
+from penstock_service.app.discovery import Discoverer
 from penstock_service.app.indexing import Indexing
 from penstock_service.app.jobs import Seeds
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.lock import StateLock
+from penstock_service.app.making import make_chunks
 from penstock_service.app.operations import Addresses, ServerOperations
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.app.web import WebServer
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.chunks.executor import Executor, ThreadExecutor
+from penstock_service.chunks.mixed import MixedExecutor
+from penstock_service.chunks.processes import ProcessExecutor
 from penstock_service.chunks.store import Store
 from penstock_service.config import Settings
 from penstock_service.config.addresses import host_and_port
 from penstock_service.core.channel import Bound, Counters
+from penstock_service.core.declaration import Declaration
 from penstock_service.core.feed import Opening
 from penstock_service.core.plan import PoolDefaults
 from penstock_service.deliver.control import ControlService
@@ -32,7 +37,6 @@ from penstock_service.deliver.rows import RowsService
 from penstock_service.deliver.server import GrpcServer
 from penstock_service.deliver.session import Limits
 from penstock_service.source.format import ChunkLimits
-from penstock_service.source.read import read_task
 from penstock_service.source.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -75,7 +79,7 @@ class Server:
         seeds = await asyncio.to_thread(Seeds, settings.state_dir)
         self._stack.callback(seeds.close)
         self._chunks = Chunks(
-            read_task,
+            make_chunks,
             Store(settings.store_dir, settings.store_bytes),
             _executor(settings),
             Bound("read_ahead", settings.read_ahead_bytes),
@@ -87,10 +91,18 @@ class Server:
             self._version,
         )
         self._library = Library(registry, self._data.datasets_in_use)
+        self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)
+        self._stack.push_async_callback(self._discoverer.stop)
         self._stack.callback(self._library.close)
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
         self._subscriptions = Subscriptions(
-            self._library.lookup, self._chunks, seeds, defaults, settings.memory // 4, self._counters
+            self._library.lookup,
+            self._chunks,
+            seeds,
+            defaults,
+            settings.memory // 4,
+            settings.python_modules,
+            self._counters,
         )
 
         # Worker processes, if any, begin before gRPC does: nothing may fork a process that speaks gRPC.
@@ -101,10 +113,13 @@ class Server:
         operations = self._operations()
         await self._web.start(make_http(operations, address=settings.http))
         for argument in settings.dataset_arguments:
-            await self._library.register(argument.name or "", argument.path, "", ())
+            await self._library.register(argument.name or "", argument.path, Declaration())
+        if settings.discover is not None:
+            await self._discoverer.look()
+            self._discoverer.start()
         self._up["registry"] = True
 
-        control = ControlService(self._library, self._version)
+        control = ControlService(operations, self._version)
         rows = RowsService(Indexing(self._library.lookup, self._chunks), settings.frame_bytes)
         self._grpc = GrpcServer(settings.grpc, self._data, control, rows)
         self._stack.push_async_callback(self._grpc.stop, 0.5)
@@ -138,6 +153,7 @@ class Server:
             self._addresses,
             version("penstock"),
             self._library,
+            self._discoverer,
             self._chunks,
             self._data,
             self._subscriptions,
@@ -185,11 +201,11 @@ async def serve(settings: Settings) -> int:
 
 
 def _executor(settings: Settings) -> Executor:
+    if settings.worker_kind == "threads":
+        return ThreadExecutor(settings.workers)
     if settings.worker_kind == "processes":
-        from penstock_service.chunks.processes import ProcessExecutor
-
         return ProcessExecutor(settings.workers)
-    return ThreadExecutor(settings.workers)
+    return MixedExecutor(settings.workers)
 
 
 def _with_port(address: str, port: int) -> str:

@@ -23,6 +23,7 @@ from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, St
 from penstock_service.core.segment import ChunkSource
 from penstock_service.mix.mixer import Mixer
 from penstock_service.mix.stream import Stream, StreamWish, WeightBy, settle
+from penstock_service.transform.chain import Chain, parse
 
 Lookup = Callable[[str], Awaitable[DatasetVersion]]
 """A dataset version by NAME or NAME@VERSION, whose files are as they were."""
@@ -44,10 +45,12 @@ class Subscriptions:
         seeds: Seeds,
         defaults: PoolDefaults,
         step_bytes: int,
+        python_modules: tuple[str, ...],
         counters: Counters,
     ) -> None:
-        """`step_bytes`: the most that one step of one rank may have."""
+        """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run."""
         self._step_bytes = step_bytes
+        self._python_modules = python_modules
         self._lookup = lookup
         self._seeds = seeds
         self._agreement = Agreement()
@@ -94,8 +97,8 @@ class Subscriptions:
             fingerprint=stream.fingerprint(),
             plan=stream.plan.to_json(),
             cursor=at,
-            rows=mixer.rows,
-            steps=view.steps_of(mixer.rows),
+            rows=None if stream.may_drop else mixer.rows,
+            steps=None if stream.may_drop else view.steps_of(mixer.rows),
             seed=stream.seed,
             datasets=tuple(f"{s.name}@{s.version}" for s in stream.sources),
             close=held.close,
@@ -113,6 +116,7 @@ class Subscriptions:
 
     async def _wish(self, request: pb.Open, cursor: Cursor | None) -> StreamWish:
         spec = request.stream
+        chain = await asyncio.to_thread(parse, spec.rows, self._python_modules)
         pool = PoolWish(
             pool_rows=spec.pool_rows if spec.HasField("pool_rows") else None,
             pool_bytes=spec.pool_bytes if spec.HasField("pool_bytes") else None,
@@ -120,7 +124,7 @@ class Subscriptions:
             start=cast(Start, spec.start or "ramp"),
         )
         return StreamWish(
-            sources=tuple([await self._lookup(s.dataset) for s in spec.sources]),
+            sources=tuple([await self._source(s.dataset, chain) for s in spec.sources]),
             weights=tuple(s.weight if s.HasField("weight") else None for s in spec.sources),
             seed=await self._seed(request, cursor),
             shuffle=not spec.unshuffled,
@@ -130,6 +134,10 @@ class Subscriptions:
             reshuffle=not spec.same_every_epoch,
             weight_by=cast(WeightBy, spec.weight_by or "rows"),
         )
+
+    async def _source(self, name: str, chain: Chain) -> DatasetVersion:
+        dataset = await self._lookup(name)
+        return dataset.transformed(chain) if chain else dataset
 
     async def _seed(self, request: pb.Open, cursor: Cursor | None) -> int:
         """The seed asked for, else that of the cursor, else one drawn for the whole job."""

@@ -223,6 +223,10 @@ class StepFeed:
 
     def _end_epoch(self) -> EpochEnd:
         end = EpochEnd(self._epoch, self._step, self._dropped, self._padded, self._repeated, self._segments.unread)
+        if self._step == 0 and not self._dropped:
+            raise InvalidRequest(
+                f"no row is left of the {self._segments.rows} that an epoch reads: the filters leave all of them out"
+            )
         if self._step == 0:
             raise InvalidRequest(
                 f"an epoch has {self._dropped} rows, fewer than global_batch_size={self._view.global_batch}, and "

@@ -97,17 +97,17 @@ async def _page(
 
 def _split(info: ChunkInfo, stored: I64) -> tuple[npt.NDArray[np.uint32], int | None]:
     """Rows of the chunk's batch for the `stored` rows [n], and the first of these [0, n) that is an error."""
-    errors = info.error_rows()
+    errors = info.absent_rows()
     kept = (stored - np.searchsorted(errors, stored, side="left")).astype(np.uint32)
     bad = np.flatnonzero(np.isin(stored, errors))
     return kept, int(bad[0]) if len(bad) else None
 
 
 def _error(dataset: DatasetVersion, chunk: int, stored: int, info: ChunkInfo) -> DataError:
-    found = next(e for e in info.errors if e.row == stored)
+    found = next((f"{e.where}: {e.reason}" for e in info.errors if e.row == stored), "a filter left it out")
     position = int(dataset.manifest.chunk_start[chunk]) + stored
     return DataError(
-        f"row {position} of {dataset.name}@{dataset.version} cannot be read: {found.where}: {found.reason}. "
+        f"row {position} of {dataset.name}@{dataset.version} cannot be read: {found}. "
         "The rows around it can: leave this index out, or mend the file and register it again"
     )
 

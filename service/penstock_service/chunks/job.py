@@ -57,6 +57,11 @@ class UnitJob:
         self._placed: Place | None = None
         self._began = 0.0
 
+    @property
+    def runs_python(self) -> bool:
+        chain = self.version.dataset.chain
+        return chain is not None and chain.runs_python
+
     def prepare(self) -> Work | None:
         self._began = time.monotonic()
         version = self.version

@@ -31,7 +31,16 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", env_prefix="PENSTOCK__", env_nested_delimiter="__", env_ignore_empty=True
     )
 
-    datasets: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="what to serve, each as [NAME=]PATH")
+    datasets: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="what to serve: [NAME=]PATH or a spec (.yaml)"
+    )
+    discover: Path | None = Field(
+        default=None,
+        description="folder of which every file, folder or spec (NAME.penstock.yaml) is served as a dataset",
+    )
+    discover_every: float = Field(
+        default=0.0, ge=0, description="seconds between looks into that folder; 0: only at start and when asked to"
+    )
     grpc: str = Field(default="127.0.0.1:7400", description="address that trainers connect to; port 0 picks a free one")
     http: str = Field(
         default="127.0.0.1:7401", description="address of metrics, health and the API; port 0 picks a free one"
@@ -60,6 +69,10 @@ class Settings(BaseSettings):
         default="auto",
         description="what workers are: auto (processes only where Python code runs on rows), threads, processes",
     )
+    python_modules: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Python modules (and all below them) whose functions streams may run on rows; default: none",
+    )
     read_ahead_bytes: Size = Field(default=512 * MiB, ge=MiB, description="most bytes of chunks made ahead of demand")
     chunk_rows: int = Field(default=1 << 20, ge=1, description="most rows of a chunk")
     chunk_bytes: Size = Field(default=16 * MiB, ge=64 * KiB, le=GiB, description="about how many bytes a chunk has")
@@ -82,9 +95,9 @@ class Settings(BaseSettings):
     def dataset_arguments(self) -> tuple[DatasetArgument, ...]:
         return tuple(DatasetArgument.parse(text) for text in self.datasets)
 
-    @field_validator("datasets", mode="before")
+    @field_validator("datasets", "python_modules", mode="before")
     @classmethod
-    def _split_datasets(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any) -> Any:
         """One variable holds several as a JSON list, or with commas between them."""
         if not isinstance(value, str):
             return value
@@ -109,10 +122,10 @@ class Settings(BaseSettings):
         host_and_port(value)
         return value
 
-    @field_validator("state_dir", "store_dir")
+    @field_validator("state_dir", "store_dir", "discover")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _expand(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
 
     @field_validator("log_level", "log_format", "worker_kind", mode="before")
     @classmethod
@@ -123,6 +136,13 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if self.grpc == self.http and host_and_port(self.grpc)[1] != 0:
             raise ValueError(f"grpc and http are both {self.grpc}; they need two ports")
+        for name, own in (("state_dir", self.state_dir), ("store_dir", self.store_dir)):
+            if self.discover is not None and self.discover in (own, *own.parents):
+                raise ValueError(f"{name} {own} is in the folder of datasets {self.discover}, of which all is served")
+        if self.discover_every and self.discover is None:
+            raise ValueError(
+                f"discover_every is {self.discover_every:g} but there is no folder to look into: --discover DIR"
+            )
         if self.state_dir == self.store_dir:
             raise ValueError(f"state_dir and store_dir are both {self.state_dir}; the store may be deleted, state not")
         return self

@@ -5,12 +5,17 @@ is its number in that order, counted before any filter; within one dataset versi
 one, and it is what hashes, cursors and errors are about.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from penstock_service.core.chunk import ChunkValue
+from penstock_service.core.declaration import count_features
 
 I64 = npt.NDArray[np.int64]
 
@@ -54,14 +59,40 @@ class Slice:
     length: int
 
 
+class RowChain(Protocol):
+    """Row transforms, one after the other: a function of the rows alone. Picklable."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for all that decides what it makes."""
+        ...
+
+    @property
+    def may_drop(self) -> bool:
+        """May it leave rows out?"""
+        ...
+
+    @property
+    def runs_python(self) -> bool:
+        """Does it run Python code on rows? Then it belongs into a worker process."""
+        ...
+
+    def schema(self, before: pa.Schema) -> pa.Schema: ...
+
+    def apply(self, value: ChunkValue, where: Callable[[int], str]) -> ChunkValue:
+        """The value of a chunk after the transforms; `where` names a stored row of it, for errors."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ReadTask:
     """Chunks that are made in one reading: slices per chunk, of one read unit or of many small ones. Picklable."""
 
     root: str  # absolute folder (or file's folder) on this machine
-    schema: bytes  # Arrow IPC schema message all chunks are made to
+    schema: bytes  # Arrow IPC schema message that all chunks are read to
     chunks: tuple[int, ...]  # their ordinals in the dataset version
     slices: tuple[tuple[Slice, ...], ...]  # of each chunk
+    chain: RowChain | None = None  # what is done to the rows that were read
 
 
 @dataclass(frozen=True)
@@ -169,11 +200,25 @@ class DatasetVersion:
     path: str = ""  # as the user gave it
     description: str = ""
     tags: tuple[str, ...] = ()
+    task: str = ""  # one of `penstock_proto.v1.tasks`, or empty: not told
+    metric: str = ""
+    target: tuple[str, ...] = ()  # columns to be predicted
     registered_at: str = ""
+    chain: RowChain | None = None  # row transforms that a stream wants
+    stored_schema: pa.Schema | None = None  # before them; None: the same
+
+    def transformed(self, chain: RowChain) -> Self:
+        """The same shards with other rows: chunks of it are kept apart. Raises InvalidRequest if it cannot be."""
+        return replace(self, schema=chain.schema(self.schema), chain=chain, stored_schema=self.schema)
 
     @property
     def formats(self) -> tuple[str, ...]:
         return tuple(sorted(set(self.manifest.shards["format"].unique().to_pylist())))
+
+    @property
+    def features(self) -> int:
+        """How many top-level columns there are, less those of the target."""
+        return count_features(self.schema, self.target)
 
 
 def _numpy(table: pa.Table, column: str) -> I64:

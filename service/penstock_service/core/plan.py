@@ -72,8 +72,8 @@ def resolve(wish: PoolWish, defaults: PoolDefaults, epoch_rows: int, row_bytes: 
     rows = _positive("pool_rows", wish.pool_rows, defaults.pool_rows)
     room = _positive("pool_bytes", wish.pool_bytes, defaults.pool_bytes)
     refill_below = defaults.refill_below if wish.refill_below is None else wish.refill_below
-    in_rows = refill_below > 1
-    if refill_below < 0 or 0.98 < refill_below <= 1 or (in_rows and refill_below != int(refill_below)):
+    in_rows = refill_below > 1 and float(refill_below).is_integer()
+    if not in_rows and not 0 <= refill_below <= 0.98:
         raise InvalidRequest(
             f"refill_below={refill_below}: allowed is a share of the pool from 0 to 0.98, or a whole number of rows"
         )

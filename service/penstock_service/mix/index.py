@@ -55,6 +55,9 @@ class ChunkNumbers:
 
 def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> Segment:
     """The index of segment `number`: `ids`, their chunks and stored rows, all [units], in order."""
+    kept = _kept(chunk, stored_row, infos)
+    if kept is not None:
+        ids, chunk, stored_row = ids[kept], chunk[kept], stored_row[kept]
     row = stored_row.astype(np.uint32)
     bad: list[BadUnit] = []
     absent: dict[int, I64] = {}
@@ -62,18 +65,31 @@ def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> S
         if isinstance(info, DataError):
             units = np.flatnonzero(chunk == c)
             bad.extend(BadUnit(int(u), f"row {int(stored_row[u])} of the chunk", str(info)) for u in units[:1])
-        elif info.errors:
+        elif info.errors or info.dropped:
             units = np.flatnonzero(chunk == c)
-            absent[c] = info.error_rows()
-            bad.extend(_apply_errors(units, stored_row[units], row, info))
+            stored = stored_row[units]
+            absent[c] = info.absent_rows()
+            row[units] = (stored - np.searchsorted(absent[c], stored, side="left")).astype(np.uint32)
+            bad.extend(_errors(units, stored, info))
     return Segment(number, chunk.astype(np.uint32), row, digest_ids(ids), tuple(sorted(bad)), absent)
 
 
-def _apply_errors(units: I64, stored: I64, row: npt.NDArray[np.uint32], info: ChunkInfo) -> list[BadUnit]:
-    """Turn stored rows into rows of the chunk's batch, which lacks the errors; returns the units that are errors."""
-    error_rows = info.error_rows()
-    row[units] = (stored - np.searchsorted(error_rows, stored, side="left")).astype(np.uint32)
+def _kept(chunk: I64, stored_row: I64, infos: Infos) -> npt.NDArray[np.bool_] | None:
+    """Which units no filter left out; None: all of them."""
+    kept: npt.NDArray[np.bool_] | None = None
+    for c, info in infos.items():
+        if isinstance(info, ChunkInfo) and info.dropped:
+            if kept is None:
+                kept = np.ones(len(chunk), np.bool_)
+            units = np.flatnonzero(chunk == c)
+            gone = np.unpackbits(np.frombuffer(info.dropped, np.uint8), count=info.stored_rows).astype(np.bool_)
+            kept[units[gone[stored_row[units]]]] = False
+    return kept
+
+
+def _errors(units: I64, stored: I64, info: ChunkInfo) -> list[BadUnit]:
+    """The units that are errors."""
     by_row: dict[int, RowError] = {e.row: e for e in info.errors}
-    hit = np.flatnonzero(np.isin(stored, error_rows))
+    hit = np.flatnonzero(np.isin(stored, np.fromiter(by_row, np.int64, len(by_row))))
     found = [(int(units[i]), by_row[int(stored[i])]) for i in hit]
     return [BadUnit(unit, error.where, error.reason) for unit, error in found]

@@ -60,6 +60,7 @@ class Stream:
             "sources": short_hash(*(s.name for s in self.sources)),
             "versions": short_hash(*(s.version for s in self.sources)),
             "weights": short_hash(*(str(w) for w in self.weights)),
+            "transforms": short_hash(*(s.chain.fingerprint for s in self.sources if s.chain is not None)),
             "pool": short_hash(*(f"{k}={v}" for k, v in self.plan.to_json().items())),
             "end": short_hash(self.until, str(self.epoch_rows)),
             "order": short_hash(
@@ -68,6 +69,11 @@ class Stream:
                 str(SEMANTICS),
             ),
         }
+
+    @property
+    def may_drop(self) -> bool:
+        """May filters leave rows out? Then nobody knows beforehand how many steps there are."""
+        return any(s.chain is not None and s.chain.may_drop for s in self.sources)
 
     def order(self) -> Order:
         """The order itself; holds memos, so ask once per stream."""

@@ -69,6 +69,8 @@ def _chosen(path: str, root: str, paths: Iterable[str]) -> Found:
         relative = os.path.relpath(full, root) if not full.startswith(root) else full[len(root) :].lstrip("/")
         if any(part.startswith((".", "_")) for part in relative.split("/")):
             ignored["hidden (named .* or _*)"] += 1
+        elif relative.endswith(".penstock.yaml"):
+            continue  # says what the data is, see spec.py
         elif format_of(relative) is None:
             ignored[_suffix(relative)] += 1
         else:

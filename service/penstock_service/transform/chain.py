@@ -50,18 +50,22 @@ class Chain:
                 raise InvalidRequest(f"row transform {number}: {error}") from error
         return before
 
-    def apply(self, value: ChunkValue) -> ChunkValue:
-        """The chunk's value after the chain: rows that failed join the errors, rows left out are counted as dropped."""
-        rows = value.rows
-        stored = value.stored_of_rows()
+    def apply(self, value: ChunkValue, where: Callable[[int], str]) -> ChunkValue:
+        """The chunk's value after the chain: rows that failed join the errors, rows left out those dropped.
+
+        Args:
+            where: names a stored row of the chunk, for errors.
+        """
+        rows, stored = value.rows, value.stored()
         errors, dropped = list(value.errors), [value.dropped]
         for step in self.steps:
             done = step.apply(rows)
             if done.kept is not None:
-                bad = {failed.row for failed in done.failed}
-                errors += [RowError(int(stored[f.row]), value.where(int(stored[f.row])), f.reason) for f in done.failed]
-                gone = np.flatnonzero(~done.kept)
-                dropped.append(stored[[g for g in gone.tolist() if g not in bad]] if bad else stored[gone])
+                failed = [(int(stored[f.row]), f.reason) for f in done.failed]
+                errors += [RowError(row, where(row), reason) for row, reason in failed]
+                gone = ~done.kept
+                gone[[f.row for f in done.failed]] = False
+                dropped.append(stored[gone])
                 stored = stored[done.kept]
             rows = done.rows
         return ChunkValue(value.stored_rows, rows, tuple(sorted(errors)), np.sort(np.concatenate(dropped)))
@@ -122,7 +126,7 @@ def _filter(arguments: Any) -> Step:
 
 
 def _python(arguments: Any, allowed_modules: tuple[str, ...]) -> Step:
-    given = {"function": arguments} if isinstance(arguments, str) else arguments
+    given: Any = {"function": arguments} if isinstance(arguments, str) else arguments
     if not isinstance(given, Mapping) or "function" not in given:
         raise InvalidRequest(f"python: {arguments!r} is neither 'module:function' nor a mapping with `function`")
     for key in given:

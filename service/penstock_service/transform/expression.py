@@ -6,7 +6,7 @@ Parsed with Python's own parser and turned into Arrow compute calls; nothing is 
 import ast
 import operator
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -100,16 +100,15 @@ class Expression:
                 self._refuse(node)
 
     def _constants(self, node: ast.expr) -> list[Any]:
-        if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
-            values = [n.value for n in node.elts if isinstance(n, ast.Constant)]
-            if len(values) == len(node.elts):
-                return values
-        return self._refuse(node)
+        elements = node.elts if isinstance(node, (ast.Tuple, ast.List, ast.Set)) else None
+        if elements is None or not all(isinstance(element, ast.Constant) for element in elements):
+            self._refuse(node)
+        return [element.value for element in elements if isinstance(element, ast.Constant)]
 
-    def _refuse(self, node: ast.expr) -> Any:
+    def _refuse(self, node: ast.expr) -> NoReturn:
         raise InvalidRequest(
-            f"filter {self.text!r}: {ast.unparse(node)!r} is not understood; there are columns, constants, comparisons, "
-            f"and, or, not, in (...), + - * /, and the functions column, {', '.join(_FUNCTIONS)}"
+            f"filter {self.text!r}: {ast.unparse(node)!r} is not understood; there are columns, constants, "
+            f"comparisons, and, or, not, in (...), + - * /, and the functions column, {', '.join(_FUNCTIONS)}"
         )
 
     def _value(self, node: ast.expr, batch: pa.RecordBatch) -> Value:
@@ -132,8 +131,8 @@ class Expression:
             case ast.BoolOp(op=op, values=values):
                 join = pc.and_kleene if isinstance(op, ast.And) else pc.or_kleene
                 found = self._value(values[0], batch)
-                for value in values[1:]:
-                    found = join(found, self._value(value, batch))
+                for other in values[1:]:
+                    found = join(found, self._value(other, batch))
                 return found
             case ast.Compare():
                 return self._compare(node, batch)
