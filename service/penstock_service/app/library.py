@@ -14,8 +14,11 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference, difference
 from penstock_service.core.errors import InvalidRequest
+from penstock_service.core.uri import scheme_of
+from penstock_service.source.objects.address import parse_address
 from penstock_service.source.registry import Registry
 from penstock_service.source.spec import spec_of
+from penstock_service.source.stores import Stores
 from penstock_service.source.unchanged import check_unchanged
 
 P = ParamSpec("P")
@@ -27,8 +30,9 @@ _log = logging.getLogger(__name__)
 class Library:
     """Implements what control, HTTP and subscriptions want of datasets."""
 
-    def __init__(self, registry: Registry, in_use: Callable[[], set[str]]) -> None:
+    def __init__(self, registry: Registry, in_use: Callable[[], set[str]], stores: Stores) -> None:
         self._registry = registry
+        self._stores = stores
         self._in_use = in_use
         # Threads of its own: a long scan must not keep the gathering of batches waiting.
         self._threads = ThreadPoolExecutor(4, "library")
@@ -66,7 +70,7 @@ class Library:
     async def lookup(self, name: str) -> DatasetVersion:
         """For reading: the files must be those that were scanned."""
         dataset = await self.dataset(name)
-        await self._off_loop(check_unchanged, dataset)
+        await self._off_loop(check_unchanged, dataset, self._stores)
         return dataset
 
     async def remove(self, name: str, force: bool = False) -> DatasetVersion:
@@ -91,10 +95,13 @@ class Library:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     def _register(self, name: str, path: str, said: Declaration) -> DatasetVersion:
-        path = str(Path(path).absolute())
-        spec = spec_of(path)
-        if spec is not None:
-            name, path, said = name or spec.name, spec.path, said.over(spec.said)
+        if scheme_of(path) is None:
+            path = str(Path(path).absolute())
+            spec = spec_of(path)
+            if spec is not None:
+                name, path, said = name or spec.name, spec.path, said.over(spec.said)
+        if scheme_of(path) is not None:
+            parse_address(path, self._stores)  # first of all: a URI with credentials goes nowhere
         name = name or name_of(path)
         with ScanProgress(name) as progress:
             dataset = self._registry.register(name, path, said, progress=progress)

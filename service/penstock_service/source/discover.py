@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from penstock_service.core.errors import InvalidRequest, SourceUnreadable
+from penstock_service.core.uri import scheme_of
 from penstock_service.source.formats import READABLE, format_of
+from penstock_service.source.objects.listing import list_objects
 from penstock_service.source.place import FileState
+from penstock_service.source.places import check_local
+from penstock_service.source.stores import DEFAULTS, Stores
 
 _MAGIC = "*?["
 _NAMED = 5  # how many files an error names
@@ -28,7 +32,7 @@ class FoundFile(NamedTuple):
 class Found:
     """The shards of a dataset, sorted by the bytes of their relative paths."""
 
-    root: str  # absolute
+    root: str  # absolute, or a URI
     files: tuple[FoundFile, ...]
     notes: tuple[str, ...] = ()  # files reached twice, what was ignored
 
@@ -37,10 +41,13 @@ class Found:
         return sum(file.state.size for file in self.files)
 
 
-def discover(path: str) -> Found:
+def discover(path: str, stores: Stores = DEFAULTS) -> Found:
     """The readable files that `path` stands for. Raises InvalidRequest where there are none, SourceUnreadable."""
     if not path.strip():
         raise InvalidRequest("path is empty: name a file, a folder or a glob")
+    if scheme_of(path) is not None:
+        return _objects(path, stores)
+    check_local(path, stores)
     where = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100,PTH111  not resolved: links keep their names
     if os.path.isdir(where):  # noqa: PTH112
         return _chosen(path, where, _walk(where))
@@ -94,6 +101,24 @@ def _chosen(path: str, root: str, paths: Iterable[str]) -> Found:
     if ignored:
         notes.append(f"ignored: {_counts(ignored)}")
     return Found(root, tuple(files), tuple(notes))
+
+
+def _objects(uri: str, stores: Stores) -> Found:
+    """As for local paths: what is hidden or of another kind is ignored, unless it was named alone."""
+    listing = list_objects(uri, stores)
+    readable: list[FoundFile] = []
+    ignored: Counter[str] = Counter()
+    for path, state in listing.states.items():
+        if not listing.single and any(part.startswith((".", "_")) for part in path.split("/")):
+            ignored["hidden (named .* or _*)"] += 1
+        elif format_of(path) is None:
+            ignored[_suffix(path)] += 1
+        else:
+            readable.append(FoundFile(path, state))
+    if not readable:
+        raise InvalidRequest(_nothing(uri, ignored))
+    notes = (f"ignored: {_counts(ignored)}",) if ignored else ()
+    return Found(listing.root, tuple(sorted(readable, key=lambda file: file.path.encode())), notes)
 
 
 def _walk(root: str) -> Iterator[str]:

@@ -23,6 +23,7 @@ from penstock_service.source.format import ChunkLimits, ProgressCallback
 from penstock_service.source.manifest import load_manifest, save_manifest
 from penstock_service.source.registry_db import RegistryDb, Row
 from penstock_service.source.scan import scan, version_of
+from penstock_service.source.stores import Stores
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,10 @@ class Registry:
     Crash-safe: a manifest is complete on disk before the row that points to it, and SQLite commits rows.
     """
 
-    def __init__(self, state_dir: str | Path, limits: ChunkLimits | None = None) -> None:
+    def __init__(self, state_dir: str | Path, limits: ChunkLimits | None = None, stores: Stores | None = None) -> None:
         """Opens or makes the registry under `state_dir`. Raises SourceUnreadable."""
         self._limits = limits or ChunkLimits()
+        self._stores = stores or Stores()
         self._manifests = Path(state_dir) / "manifests"
         try:
             self._manifests.mkdir(parents=True, exist_ok=True)
@@ -73,7 +75,7 @@ class Registry:
         something else was declared than is found), DataError, SourceUnreadable, SourceChanged.
         """
         check_name(name)
-        found = discover(path)
+        found = discover(path, self._stores)
         with self._lock:
             row = self._same_files(found, name, path)
             if row is not None:
@@ -209,7 +211,7 @@ class Registry:
 
     def _scanned(self, found: Found, progress: ProgressCallback | None) -> Row:
         """Scans; writes a new manifest folder that no row points to yet."""
-        scanned = scan(found, self._limits, progress)
+        scanned = scan(found, self._limits, progress, stores=self._stores)
         for note in scanned.notes:
             log.info("%s: %s", found.root, note)
         folder = uuid.uuid4().hex

@@ -23,7 +23,9 @@ from penstock_service.source.format import (
 )
 from penstock_service.source.formats import format_of
 from penstock_service.source.place import Place
+from penstock_service.source.places import place_at
 from penstock_service.source.schemas import ConflictError, join_schemas
+from penstock_service.source.stores import DEFAULTS, Stores
 
 _NOTES = 20
 
@@ -42,13 +44,15 @@ def scan(
     limits: ChunkLimits | None = None,
     progress: ProgressCallback | None = None,
     threads: int | None = None,
+    stores: Stores = DEFAULTS,
 ) -> Scanned:
     """Rows, schema, fingerprints and cuts of all shards. `progress` is called by scanning threads, one at a time.
 
     Raises DataError for files that are corrupt or disagree, SourceUnreadable, SourceChanged.
     """
     limits = limits or ChunkLimits()
-    scans = _scan_all(found, limits, progress, threads or os.cpu_count() or 1)
+    place = place_at(found.root, stores)
+    scans = _scan_all(place, found, limits, progress, threads or max(os.cpu_count() or 1, place.parallel))
     schema, notes = _one_schema(found, scans)
     for shard in scans:
         notes.extend(shard.notes)
@@ -68,8 +72,9 @@ def version_of(schema: pa.Schema, shards: pa.Table) -> str:
     return short_hash(columns, *(f"{path}\0{fingerprint}\0{count}" for path, fingerprint, count in rows))
 
 
-def _scan_all(found: Found, limits: ChunkLimits, progress: ProgressCallback | None, threads: int) -> list[ShardScan]:
-    place = Place(found.root)
+def _scan_all(
+    place: Place, found: Found, limits: ChunkLimits, progress: ProgressCallback | None, threads: int
+) -> list[ShardScan]:
     watch = Watch(found.bytes, len(found.files), progress)
     pool = ThreadPoolExecutor(min(threads, len(found.files)), thread_name_prefix="scan")
     try:

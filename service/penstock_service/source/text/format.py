@@ -20,7 +20,7 @@ from penstock_service.core.errors import DataError
 from penstock_service.source.conform import join_values, one_batch
 from penstock_service.source.digest import ContentDigest
 from penstock_service.source.format import ChunkLimits, ShardFile, ShardScan, ShardWatch
-from penstock_service.source.place import storage_errors
+from penstock_service.source.place import Range, storage_errors
 from penstock_service.source.rows import RowStream
 from penstock_service.source.text.blocks import (
     BLOCK_BYTES,
@@ -83,7 +83,7 @@ class TextFormat:
             head = self._head(file)
             for _, group in groupby(slices, key=lambda s: s.unit):
                 pieces = list(group)
-                with _opened(file, pieces[0].offset) as (_, stream):
+                with _opened(file, pieces[0].offset, pieces[0].length) as (_, stream):
                     blocks = self._unit_blocks(file, stream, head, pieces[0])
                     rows = RowStream(blocks, f"{file.full}, from byte {pieces[0].offset} on,")
                     for piece in pieces:
@@ -117,7 +117,7 @@ class TextFormat:
         """What precedes the rows. Raises DataError where it cannot be told."""
         size = _HEAD_BYTES
         while True:
-            with _opened(file, 0) as (_, stream):
+            with _opened(file, 0, size) as (_, stream):
                 data = np.empty(size, np.uint8)
                 got = ByteRange(stream).fill(data.data)
             try:
@@ -150,10 +150,17 @@ def _codec(path: str) -> str | None:
 
 
 @contextmanager
-def _opened(file: ShardFile, offset: int) -> Iterator[tuple[pa.NativeFile, pa.NativeFile]]:
-    """The file as stored, and its text from `offset` on (which for a compressed file means reading up to there)."""
+def _opened(file: ShardFile, offset: int, length: int | None = None) -> Iterator[tuple[pa.NativeFile, pa.NativeFile]]:
+    """The file as stored, and its text from `offset` on (which for a compressed file means reading up to there).
+
+    `length`: how much of it will be read, if not all.
+    """
     codec = _codec(file.path)
-    with file.place.open(file.path) as raw:
+    size = file.state.size
+    wanted = Range(offset, min(size - offset if length is None else length, size - offset))
+    if codec is not None:  # what is wanted is packed in less
+        wanted = Range(0, size if length is None else min(offset + length, size))
+    with file.place.open(file.path, [[wanted]]) as raw:
         if codec is None:
             raw.seek(offset)
             yield raw, raw
