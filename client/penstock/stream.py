@@ -51,6 +51,7 @@ class Stream:
         who = Identity(self._job, self._name, uuid.uuid4().hex, self._client)
         self._puller = Puller(self._link, self._order, self._share, self._delivery, who, self._clock)
         self._loaded = False  # a state waits for the next iterator
+        self._again = False  # the epoch we are in was asked for by name: the next iterator begins it
         self._live: weakref.ref[_Epoch] | None = None  # the iterator holds the stream, not the other way round
         # Holds the puller, not the stream: a stream that nobody can reach any more closes its connection.
         self._finalizer = weakref.finalize(self, self._puller.close, join=False)
@@ -136,6 +137,10 @@ class Stream:
         """The next iterator begins this epoch. Naming the epoch that a loaded state is in keeps the state."""
         if epoch < 0:
             raise InvalidRequest(f"epoch={epoch}: must be 0 or more")
+        self._again = epoch == self._puller.epoch
+        if epoch == self._puller.epoch + 1 and self._puller.at_end:
+            self._end_live()
+            self._puller.next()  # what the server sent ahead is of that epoch
         if epoch != self._puller.epoch:
             self._loaded = False
             self._end_live()
@@ -144,8 +149,11 @@ class Stream:
     def __iter__(self) -> Iterator[Any]:
         self._refuse_in_worker()
         self._end_live()
+        again, self._again = self._again, False
         if self._loaded:
             self._loaded = False
+        elif self._puller.step and again:
+            self._puller.seek(self.epoch, None)
         elif self._puller.at_end:
             self._puller.next()  # all its steps were read, only its end was not
         elif self._puller.step:
@@ -177,6 +185,9 @@ class Stream:
         for batch in self:
             if isinstance(batch, pa.RecordBatch):
                 yield from batch.to_pylist()
+                continue
+            if isinstance(batch, list):  # layout="rows"
+                yield from batch
                 continue
             for i in range(batch.metadata.rows):
                 yield {name: column[i] for name, column in batch.items()}
@@ -225,6 +236,23 @@ class Stream:
         if self._puller.closed:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
 
+    def as_dataset(self) -> Any:
+        """This stream as a `torch.utils.data.IterableDataset`, for `DataLoader(ds, batch_size=None)` with no workers.
+
+        An item is a whole batch. Inside DataLoader workers it refuses to be iterated: the server prefetches.
+
+        Raises:
+            InvalidRequest: torch cannot be imported.
+        """
+        try:
+            # Here and not above: the client does not need torch, and its class must be a subclass of torch's.
+            from penstock.torch_dataset import StreamDataset
+        except ImportError as error:
+            raise InvalidRequest(
+                f'as_dataset() needs torch, which cannot be imported here ({error}): pip install "penstock[torch]"'
+            ) from error
+        return StreamDataset(self)
+
     # -- state --------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -255,7 +283,7 @@ class Stream:
             raise InvalidRequest(f"the state is damaged: {error}") from error
         self._end_live()
         self._puller.seek(epoch, cursor)
-        self._loaded = True
+        self._loaded, self._again = True, False
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

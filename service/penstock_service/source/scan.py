@@ -122,7 +122,8 @@ def _one_schema(found: Found, scans: list[ShardScan]) -> tuple[pa.Schema, list[s
     for file, shard in zip(found.files, scans, strict=True):
         schema = shard.schema
         may_lack = _format(file.path).optional_columns
-        if schema is None or (schema == last and (may_lack or not optional)):
+        same = schema is not None and last is not None and schema.equals(last, check_metadata=True)
+        if schema is None or (same and (may_lack or not optional)):
             continue
         last = schema
         if joined is None:
