@@ -7,6 +7,7 @@ import uuid
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -181,16 +182,16 @@ class Stream:
         return len(self)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One epoch, row by row: a dict of what each column has for it. For looking at data, not for training."""
-        for batch in self:
-            if isinstance(batch, pa.RecordBatch):
-                yield from batch.to_pylist()
-                continue
-            if isinstance(batch, list):  # layout="rows"
-                yield from batch
-                continue
-            for i in range(batch.metadata.rows):
-                yield {name: column[i] for name, column in batch.items()}
+        """The rows of the epoch one by one, from its start: a dict of what each column has. For looking at data.
+
+        Read over a connection of its own: the stream stays where it is.
+        """
+        delivery = replace(self._delivery, layout="rows")
+        name = f"{self._name}/rows"
+        with Stream(self._link, self._order, self._share, delivery, self._job, name, self._client) as own:
+            own.set_epoch(self.epoch)
+            for rows in own:
+                yield from rows
 
     def get_batch(self, n: int | None = None) -> Any:
         """The next step from wherever the stream is, into the next epoch where one ends (`batch.metadata.epoch`).
