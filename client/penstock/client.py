@@ -150,7 +150,8 @@ class Client(Registry):
                 together), "shards" or "bytes".
             rows: row transforms, done once and kept by the server: `{"select": [...]}`, `{"cast": {column: type}}`,
                 `{"filter": "x > 0 and label in (1, 2)"}`, `{"python": "module:function"}`; see docs/transforms.md.
-            row_ids: True: `batch.metadata.ids` and `.source` say where each row comes from.
+            row_ids: True: `batch.metadata.ids` and `.source` say where each row comes from (with output="arrow" the
+                columns `__row__` and `__source__`).
             target_rows_per_s: what this rank needs; where it gets less, `profile()` and the server's metrics say so.
             max_rows_per_s: hands rows out no faster than this.
             name: of the stream within the job.

@@ -31,8 +31,9 @@ class Cutter:
         self.schema = schema
         self.share = share
         self._delivery = delivery
-        hidden = _ORIGIN if share.row_ids else ()
-        columns = pa.schema([field for field in schema if field.name not in hidden])
+        # A record batch has no metadata: there they stay columns.
+        self._hidden = _ORIGIN if share.row_ids and delivery.output != "arrow" else ()
+        columns = pa.schema([field for field in schema if field.name not in self._hidden])
         self._converter: BundleConverter = plan_columns(
             columns,
             delivery.output,
@@ -60,7 +61,7 @@ class Cutter:
             )
         batch = pa.ipc.read_record_batch(pa.py_buffer(item.body), self.schema)
         origin = None
-        if self.share.row_ids:
+        if self._hidden:
             origin = {name: batch[name].to_numpy() for name in _ORIGIN}
             batch = batch.drop_columns(list(_ORIGIN))
         return Cutting(self, header, self._converter.open(batch, item.body), at, origin)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from penstock.errors import InvalidRequest
+from penstock.tensors import Nulls
+from penstock.tensors.output import OUTPUTS
 from penstock.world import World
 from penstock_proto.v1 import data_pb2 as pb
 
@@ -38,6 +40,9 @@ class Order:
             raise InvalidRequest("a stream needs at least one dataset; none was named")
         if self.seed is not None and not 0 <= self.seed < 1 << 64:
             raise InvalidRequest(f"seed={self.seed}: must be an integer from 0 to 2**64 - 1, or None")
+        _one_of("start", self.start, get_args(Start))
+        _one_of("until", self.until, get_args(Until))
+        _one_of("weight_by", self.weight_by, get_args(WeightBy))
         for name in ("pool_rows", "pool_bytes", "epoch_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -82,6 +87,13 @@ class Share:
     target_rows_per_s: float = 0.0
 
     def __post_init__(self) -> None:
+        _one_of("last", self.last, get_args(Last))
+        if isinstance(self.columns, str):
+            raise InvalidRequest(f"columns={self.columns!r}: must be a list of names, as in columns=[{self.columns!r}]")
+        if self.columns is not None and not self.columns:
+            raise InvalidRequest("columns=[]: no column would be left; name some, or leave it out to get all")
+        if self.replica < 0:
+            raise InvalidRequest(f"replica={self.replica}: must be 0 or more")
         if self.target_rows_per_s < 0:
             raise InvalidRequest(f"target_rows_per_s={self.target_rows_per_s}: must be 0 (none) or more")
 
@@ -155,6 +167,10 @@ class Delivery:
             raise InvalidRequest(f'layout={self.layout!r}: must be "columns" or "rows"')
         if self.layout == "rows" and (self.pin_memory or self.device is not None):
             raise InvalidRequest('pin_memory and device are for layout="columns": a list of rows has no one tensor')
+        _one_of("output", self.output, OUTPUTS)
+        _one_of("nulls", self.nulls, get_args(Nulls))
+        if self.reconnect_timeout < 0:
+            raise InvalidRequest(f"reconnect_timeout={self.reconnect_timeout}: must be 0 or more seconds")
         if self.max_rows_per_s is not None and self.max_rows_per_s <= 0:
             raise InvalidRequest(f"max_rows_per_s={self.max_rows_per_s}: must be more than 0, or None")
         if self.prefetch < 1 or self.prefetch_bytes < 1:
@@ -165,3 +181,9 @@ class Delivery:
             raise InvalidRequest(f"unified_memory is for output='mlx', not output={self.output!r}")
         if (self.pin_memory or self.device is not None) and self.output != "torch":
             raise InvalidRequest(f"pin_memory and device are for output='torch', not output={self.output!r}")
+
+
+def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        *first, last = map(repr, allowed)
+        raise InvalidRequest(f"{name}={value!r}: allowed are {', '.join(first)} and {last}")

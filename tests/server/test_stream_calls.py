@@ -125,6 +125,30 @@ def test_row_ids_say_where_each_row_comes_from(client: penstock.Client) -> None:
             assert np.array_equal(batch["id"], meta.ids + meta.source * 10_000)
 
 
+def test_row_ids_of_record_batches_are_columns(client: penstock.Client) -> None:
+    with client.stream(["rows", "more"], batch_size=64, output="arrow", row_ids=True) as stream:
+        for batch in stream:
+            assert batch.schema.names == ["id", "x", "y", "__source__", "__row__"]
+            assert np.array_equal(batch["id"], batch["__row__"].to_numpy() + batch["__source__"].to_numpy() * 10_000)
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        ({"columns": "id"}, r"columns=\['id'\]"),
+        ({"columns": []}, "no column would be left"),
+        ({"replica": -1}, "replica=-1"),
+        ({"reconnect_timeout": -1}, "reconnect_timeout=-1"),
+        ({"nulls": "keep"}, "'error' and 'mask'"),
+        ({"output": "jax"}, "'torch', 'mlx', 'numpy' and 'arrow'"),
+        ({"last": "keep"}, "'short', 'drop', 'pad' and 'wrap'"),
+    ],
+)
+def test_what_can_be_judged_here_is_refused_without_asking_the_server(wish: dict[str, object], says: str) -> None:
+    with penstock.connect("127.0.0.1:9") as nobody, pytest.raises(penstock.InvalidRequest, match=says):
+        nobody.stream("rows", batch_size=1, **wish)  # type: ignore[arg-type]
+
+
 def test_a_rate_is_kept_and_a_missed_target_is_said(server: Running, client: penstock.Client) -> None:
     with client.stream("rows", batch_size=50, output="numpy", max_rows_per_s=2000, target_rows_per_s=1e9) as stream:
         began = time.monotonic()

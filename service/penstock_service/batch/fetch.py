@@ -56,7 +56,9 @@ class Fetch:
         batch = gather(self._columns, batches, visit)
         if self._origin:
             source, position = _origins(visit, parts, absent)
-            batch = pa.RecordBatch.from_arrays([*batch.columns, pa.array(source), pa.array(position)], self.schema)
+            batch = pa.RecordBatch.from_arrays(
+                [*batch.columns, pa.array(source), pa.array(position)], schema=self.schema
+            )
         return batch.serialize()
 
 

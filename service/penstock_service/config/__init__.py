@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     memory: Size = Field(
         default_factory=lambda: default_memory(container_memory()),
         ge=64 * MiB,
-        description="hard limit of the server's memory; default: 5GB, or the container's limit where that is less",
+        description="memory of the server: a step may take a quarter; default: 5GB, or the container's limit if less",
     )
     workers: int = Field(
         default_factory=default_workers, ge=1, le=1024, description="prefetch workers; default: one per CPU"
