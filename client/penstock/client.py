@@ -20,8 +20,22 @@ _CALL_TIMEOUT: Final = 30.0  # seconds for calls that answer from memory or SQLi
 
 
 @dataclass(frozen=True)
+class SplitInfo:
+    """One split of a dataset, in numbers: rows and bytes as stored, over `shards` files."""
+
+    name: str
+    rows: int
+    bytes: int
+    shards: int
+    schema: pa.Schema
+
+
+@dataclass(frozen=True)
 class DatasetInfo:
-    """A dataset as the server has it. `rows` and `bytes` are those stored, over `shards` files."""
+    """A dataset as the server has it. `rows` and `bytes` are those stored, over `shards` files.
+
+    They and the schema are those of the split `train`, or of the first one; `splits` has all.
+    """
 
     name: str
     version: str
@@ -34,6 +48,7 @@ class DatasetInfo:
     tags: tuple[str, ...]
     formats: tuple[str, ...]
     registered_at: str
+    splits: tuple[SplitInfo, ...] = ()
 
     @classmethod
     def of(cls, message: pb.Dataset) -> Self:
@@ -49,6 +64,10 @@ class DatasetInfo:
             tags=tuple(message.tags),
             formats=tuple(message.formats),
             registered_at=message.registered_at,
+            splits=tuple(
+                SplitInfo(s.name, s.rows, s.size, s.shards, pa.ipc.read_schema(pa.py_buffer(s.schema)))
+                for s in message.splits
+            ),
         )
 
 
@@ -89,9 +108,31 @@ class Client:
         """
         return DatasetInfo.of(self._link.call(self._stub().GetDataset, pb.GetDatasetRequest(name=name), _CALL_TIMEOUT))
 
-    def register(self, name: str, path: str, *, description: str = "", tags: Sequence[str] = ()) -> DatasetInfo:
-        """Register a file, folder or glob on the server's machine; returns when it was scanned."""
-        request = pb.RegisterDatasetRequest(name=name, path=path, description=description, tags=list(tags))
+    def register(
+        self,
+        name: str,
+        path: str | Sequence[str],
+        *,
+        shards: str = "",
+        required: Mapping[str, Sequence[str]] | None = None,
+        description: str = "",
+        tags: Sequence[str] = (),
+    ) -> DatasetInfo:
+        """Register a file, folder or glob on the server's machine, or several; returns when it was scanned.
+
+        Args:
+            shards: of each path, only those with these numbers in their names, such as "0-99,120-"; the same as to
+                write PATH#0-99,120-.
+            required: by split, columns that each of its files must have.
+        """
+        paths = [path] if isinstance(path, str) else list(path)
+        request = pb.RegisterDatasetRequest(
+            name=name,
+            paths=[f"{one}#{shards}" if shards else one for one in paths],
+            required=[pb.Columns(split=split, columns=columns) for split, columns in (required or {}).items()],
+            description=description,
+            tags=list(tags),
+        )
         # A scan takes as long as it takes: keepalive notices a dead server.
         return DatasetInfo.of(self._link.call(self._stub().RegisterDataset, request, None))
 
@@ -106,6 +147,7 @@ class Client:
         self,
         dataset: Datasets,
         *,
+        split: str = "train",
         batch_size: int | None = None,
         global_batch_size: int | None = None,
         seed: int = 0,
@@ -135,6 +177,7 @@ class Client:
         """Subscribe to a dataset ("NAME" or "NAME@VERSION"), several, or a mixture `{"web": 0.7, "code": 0.3}`.
 
         Args:
+            split: of each dataset; val, valid, validation and dev find each other. See docs/datasets.md.
             batch_size: rows of a step at this rank.
             global_batch_size: rows of a step over all ranks, instead; must be divisible by the world size.
             seed: with the epoch it decides the order.
@@ -162,7 +205,7 @@ class Client:
         """
         world = detect_world(rank, world_size)
         rows = global_batch(batch_size, global_batch_size, world)
-        order = Order(dataset, seed, shuffle, pool_rows, pool_bytes, refill_below, start, until, epoch_rows)
+        order = Order(dataset, split, seed, shuffle, pool_rows, pool_bytes, refill_below, start, until, epoch_rows)
         share = Share(world, rows, last, columns, output == "arrow", replica)
         delivery = Delivery(
             output, prefetch, prefetch_bytes, pin_memory, device, ragged, nulls, dict(fill or {}), reconnect_timeout

@@ -19,6 +19,7 @@ class Order:
     """What decides the order of rows. None: the server's default."""
 
     datasets: Datasets
+    split: str = "train"
     seed: int = 0
     shuffle: bool = True
     pool_rows: int | None = None
@@ -48,7 +49,7 @@ class Order:
 
     def message(self) -> pb.StreamSpec:
         return pb.StreamSpec(
-            sources=[pb.Source(dataset=name, weight=weight) for name, weight in self.sources()],
+            sources=[pb.Source(dataset=name, weight=weight, split=self.split) for name, weight in self.sources()],
             seed=self.seed,
             unshuffled=not self.shuffle,
             pool_rows=self.pool_rows,

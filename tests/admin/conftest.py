@@ -1,5 +1,6 @@
 """A small `Operations`, made of the real words."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -104,7 +105,15 @@ class SmallOperations:
             raise self.fault
         return [v for v in self.held.values() if text in v.name + v.description and (not tag or tag in v.tags)]
 
-    async def register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
+    async def register(
+        self,
+        name: str,
+        path: str | Sequence[str],
+        description: str,
+        tags: tuple[str, ...],
+        required: Mapping[str, Sequence[str]] | None,
+    ) -> DatasetVersion:
+        path = path if isinstance(path, str) else path[0]
         name = name or path.rsplit("/", 1)[-1]
         self.held[name] = a_version(name, path, description, tags)
         return self.held[name]

@@ -63,6 +63,7 @@ def test_datasets_are_listed_with_schema_and_counts(operations: "SmallOperations
             {"name": "age", "type": "double", "nullable": True},
             {"name": "id", "type": "int64", "nullable": False},
         ],
+        "splits": [],
         "description": "who survived",
         "tags": ["binary"],
         "registered_at": "2026-11-21T00:00:00+00:00",

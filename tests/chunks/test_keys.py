@@ -5,7 +5,7 @@ import hypothesis.strategies as st
 import pyarrow as pa
 from hypothesis import given
 
-from penstock_service.chunks.keys import VersionKeys
+from penstock_service.chunks.keys import VersionKeys, owner_of
 from penstock_service.core.dataset import SLICES_SCHEMA, DatasetVersion, Manifest
 from tests.chunks.makers import dataset
 
@@ -72,3 +72,10 @@ def test_more_shards_than_are_digested_together(tmp_path: Path) -> None:
 
 def test_a_dataset_without_chunks(tmp_path: Path) -> None:
     assert keys(dataset(tmp_path, [])) == []
+
+
+def test_splits_of_one_dataset_are_told_apart_and_chunks_of_equal_content_shared(tmp_path: Path) -> None:
+    train = dataset(tmp_path, [2, 1])
+    test = replace(train, split="test")
+    assert owner_of(train) != owner_of(test)
+    assert keys(train) == keys(test)

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock_proto/v1/control.proto\x12\x0bpenstock.v1\"\x16\n\x14GetServerInfoRequest\"_\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x02 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x03 \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\"\xbd\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0e\n\x06shards\x18\x06 \x01(\x04\x12\x0e\n\x06schema\x18\x07 \x01(\x0c\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x15\n\rregistered_at\x18\n \x01(\t\x12\x0f\n\x07\x66ormats\x18\x0b \x03(\t\"W\n\x16RegisterDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\"\x15\n\x13ListDatasetsRequest\">\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.penstock.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x15SearchDatasetsRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\"$\n\x14RemoveDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x15RemoveDatasetResponse\x12%\n\x07removed\x18\x01 \x01(\x0b\x32\x14.penstock.v1.Dataset2\xee\x03\n\x07\x43ontrol\x12K\n\rGetServerInfo\x12!.penstock.v1.GetServerInfoRequest\x1a\x17.penstock.v1.ServerInfo\x12L\n\x0fRegisterDataset\x12#.penstock.v1.RegisterDatasetRequest\x1a\x14.penstock.v1.Dataset\x12S\n\x0cListDatasets\x12 .penstock.v1.ListDatasetsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12\x42\n\nGetDataset\x12\x1e.penstock.v1.GetDatasetRequest\x1a\x14.penstock.v1.Dataset\x12W\n\x0eSearchDatasets\x12\".penstock.v1.SearchDatasetsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12V\n\rRemoveDataset\x12!.penstock.v1.RemoveDatasetRequest\x1a\".penstock.v1.RemoveDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock_proto/v1/control.proto\x12\x0bpenstock.v1\"\x16\n\x14GetServerInfoRequest\"_\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x02 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x03 \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\"\xe1\x01\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0e\n\x06shards\x18\x06 \x01(\x04\x12\x0e\n\x06schema\x18\x07 \x01(\x0c\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x15\n\rregistered_at\x18\n \x01(\t\x12\x0f\n\x07\x66ormats\x18\x0b \x03(\t\x12\"\n\x06splits\x18\x0c \x03(\x0b\x32\x12.penstock.v1.Split\"Q\n\x05Split\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06shards\x18\x04 \x01(\x04\x12\x0e\n\x06schema\x18\x05 \x01(\x0c\"\x8e\x01\n\x16RegisterDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x0c\n\x04tags\x18\x04 \x03(\t\x12\r\n\x05paths\x18\x05 \x03(\t\x12&\n\x08required\x18\x06 \x03(\x0b\x32\x14.penstock.v1.Columns\")\n\x07\x43olumns\x12\r\n\x05split\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\"\x15\n\x13ListDatasetsRequest\">\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.penstock.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x15SearchDatasetsRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\"$\n\x14RemoveDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x15RemoveDatasetResponse\x12%\n\x07removed\x18\x01 \x01(\x0b\x32\x14.penstock.v1.Dataset2\xee\x03\n\x07\x43ontrol\x12K\n\rGetServerInfo\x12!.penstock.v1.GetServerInfoRequest\x1a\x17.penstock.v1.ServerInfo\x12L\n\x0fRegisterDataset\x12#.penstock.v1.RegisterDatasetRequest\x1a\x14.penstock.v1.Dataset\x12S\n\x0cListDatasets\x12 .penstock.v1.ListDatasetsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12\x42\n\nGetDataset\x12\x1e.penstock.v1.GetDatasetRequest\x1a\x14.penstock.v1.Dataset\x12W\n\x0eSearchDatasets\x12\".penstock.v1.SearchDatasetsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12V\n\rRemoveDataset\x12!.penstock.v1.RemoveDatasetRequest\x1a\".penstock.v1.RemoveDatasetResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,21 +36,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVERINFO']._serialized_start=72
   _globals['_SERVERINFO']._serialized_end=167
   _globals['_DATASET']._serialized_start=170
-  _globals['_DATASET']._serialized_end=359
-  _globals['_REGISTERDATASETREQUEST']._serialized_start=361
-  _globals['_REGISTERDATASETREQUEST']._serialized_end=448
-  _globals['_LISTDATASETSREQUEST']._serialized_start=450
-  _globals['_LISTDATASETSREQUEST']._serialized_end=471
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=473
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=535
-  _globals['_GETDATASETREQUEST']._serialized_start=537
-  _globals['_GETDATASETREQUEST']._serialized_end=570
-  _globals['_SEARCHDATASETSREQUEST']._serialized_start=572
-  _globals['_SEARCHDATASETSREQUEST']._serialized_end=622
-  _globals['_REMOVEDATASETREQUEST']._serialized_start=624
-  _globals['_REMOVEDATASETREQUEST']._serialized_end=660
-  _globals['_REMOVEDATASETRESPONSE']._serialized_start=662
-  _globals['_REMOVEDATASETRESPONSE']._serialized_end=724
-  _globals['_CONTROL']._serialized_start=727
-  _globals['_CONTROL']._serialized_end=1221
+  _globals['_DATASET']._serialized_end=395
+  _globals['_SPLIT']._serialized_start=397
+  _globals['_SPLIT']._serialized_end=478
+  _globals['_REGISTERDATASETREQUEST']._serialized_start=481
+  _globals['_REGISTERDATASETREQUEST']._serialized_end=623
+  _globals['_COLUMNS']._serialized_start=625
+  _globals['_COLUMNS']._serialized_end=666
+  _globals['_LISTDATASETSREQUEST']._serialized_start=668
+  _globals['_LISTDATASETSREQUEST']._serialized_end=689
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=691
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=753
+  _globals['_GETDATASETREQUEST']._serialized_start=755
+  _globals['_GETDATASETREQUEST']._serialized_end=788
+  _globals['_SEARCHDATASETSREQUEST']._serialized_start=790
+  _globals['_SEARCHDATASETSREQUEST']._serialized_end=840
+  _globals['_REMOVEDATASETREQUEST']._serialized_start=842
+  _globals['_REMOVEDATASETREQUEST']._serialized_end=878
+  _globals['_REMOVEDATASETRESPONSE']._serialized_start=880
+  _globals['_REMOVEDATASETRESPONSE']._serialized_end=942
+  _globals['_CONTROL']._serialized_start=945
+  _globals['_CONTROL']._serialized_end=1439
 # @@protoc_insertion_point(module_scope)

@@ -87,12 +87,14 @@ class StreamSpec(_message.Message):
     def __init__(self, sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., seed: _Optional[int] = ..., unshuffled: bool = ..., pool_rows: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., refill_below: _Optional[float] = ..., start: _Optional[str] = ..., until: _Optional[str] = ..., epoch_rows: _Optional[int] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("dataset", "weight")
+    __slots__ = ("dataset", "weight", "split")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     weight: float
-    def __init__(self, dataset: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+    split: str
+    def __init__(self, dataset: _Optional[str] = ..., weight: _Optional[float] = ..., split: _Optional[str] = ...) -> None: ...
 
 class View(_message.Message):
     __slots__ = ("global_batch", "rank", "world_size", "replica", "last", "columns", "text")
@@ -129,7 +131,7 @@ class Close(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor")
+    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "notes")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -140,6 +142,7 @@ class Opened(_message.Message):
     TRANSPORT_REASON_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     session: str
     schema: bytes
     fingerprint: str
@@ -150,7 +153,8 @@ class Opened(_message.Message):
     transport_reason: str
     server: str
     cursor: str
-    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Filling(_message.Message):
     __slots__ = ("rows", "of", "stage")

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from penstock_service.core.dataset import DatasetVersion
@@ -15,7 +16,17 @@ class Column(BaseModel):
     nullable: bool
 
 
+class Split(BaseModel):
+    name: str
+    rows: int
+    bytes: int = Field(description="as stored")
+    shards: int
+    columns: list[Column]
+
+
 class Dataset(BaseModel):
+    """Rows, bytes, shards, chunks, formats and columns are those of the split `train`, or of the first one."""
+
     name: str
     version: str
     path: str
@@ -25,6 +36,7 @@ class Dataset(BaseModel):
     chunks: int
     formats: list[str]
     columns: list[Column]
+    splits: list[Split]
     description: str
     tags: list[str]
     registered_at: str
@@ -41,11 +53,19 @@ class Dataset(BaseModel):
             shards=manifest.shards.num_rows,
             chunks=manifest.chunks,
             formats=list(version.formats),
-            columns=[Column(name=f.name, type=str(f.type), nullable=f.nullable) for f in version.schema],
+            columns=_columns(version.schema),
+            splits=[
+                Split(name=s.name, rows=s.rows, bytes=s.bytes, shards=s.shards, columns=_columns(s.schema))
+                for s in version.splits
+            ],
             description=version.description,
             tags=list(version.tags),
             registered_at=version.registered_at,
         )
+
+
+def _columns(schema: pa.Schema) -> list[Column]:
+    return [Column(name=f.name, type=str(f.type), nullable=f.nullable) for f in schema]
 
 
 class Datasets(BaseModel):
@@ -55,10 +75,16 @@ class Datasets(BaseModel):
 class Registration(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    path: Annotated[str, Field(min_length=1, description="on the server's machine: a file, a folder or a glob")]
+    path: Annotated[
+        str | list[str],
+        Field(
+            min_length=1, description="on the server's machine: a file, a folder or a glob, PATH#0-99 too, or several"
+        ),
+    ]
     name: str = Field(default="", description="empty: made from the path")
     description: str = ""
     tags: list[str] = []
+    required: dict[str, list[str]] = Field(default={}, description="by split, columns that each of its files must have")
 
 
 class Session(BaseModel):

@@ -110,9 +110,18 @@ def _datasets() -> typer.Typer:
 
     @group.command()
     def register(
-        dataset: Annotated[str, typer.Argument(metavar="[NAME=]PATH", help="a file, a folder or a glob")],
+        dataset: Annotated[
+            str,
+            typer.Argument(metavar="[NAME=]PATH", help="a file, a folder or a glob; PATH#0-99,120- takes some shards"),
+        ],
         description: str = "",
         tag: Tags = None,
+        require: Annotated[
+            list[str] | None,
+            typer.Option(
+                metavar="[SPLIT:]COLUMN", help="a column that each file must have; may be given several times"
+            ),
+        ] = None,
         http: Http = None,
         as_json: Json = False,
     ) -> None:
@@ -125,7 +134,11 @@ def _datasets() -> typer.Typer:
         # What the shell shows here is not what the server sees from its own folder.
         here = is_loopback(server.host) and "://" not in wanted.path
         path = str(Path(wanted.path).expanduser().absolute()) if here else wanted.path
-        _show_one(server.register(wanted.name or "", path, description, tag or []), as_json)
+        required: dict[str, list[str]] = {}
+        for one in require or []:
+            split, _, column = one.rpartition(":")
+            required.setdefault(split, []).append(column)
+        _show_one(server.register(wanted.name or "", path, description, tag or [], required), as_json)
 
     @group.command()
     def remove(

@@ -98,7 +98,9 @@ def _add_datasets(http: FastAPI, operations: Operations) -> None:
     @http.post("/api/v1/datasets", tags=["datasets"], status_code=201, responses=PROBLEMS)
     async def register_dataset(wanted: Registration) -> Dataset:
         """Scans the path and keeps the dataset under its name. Answers when the scan is done."""
-        made = await operations.register(wanted.name, wanted.path, wanted.description, tuple(wanted.tags))
+        made = await operations.register(
+            wanted.name, wanted.path, wanted.description, tuple(wanted.tags), wanted.required
+        )
         return await asyncio.to_thread(Dataset.of, made)
 
     @http.get("/api/v1/datasets/{name}", tags=["datasets"], responses=PROBLEMS)

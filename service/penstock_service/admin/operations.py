@@ -1,5 +1,6 @@
 """What the admin side may ask of the running server. `app.py` implements it; the tests have one of their own."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,8 +36,15 @@ class Operations(Protocol):
     async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
         """All datasets, or those whose name or description holds `text` and which carry `tag`."""
 
-    async def register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
-        """Scans `path` (on this machine). An empty name: made from the path."""
+    async def register(
+        self,
+        name: str,
+        path: str | Sequence[str],
+        description: str,
+        tags: tuple[str, ...],
+        required: Mapping[str, Sequence[str]] | None,
+    ) -> DatasetVersion:
+        """Scans `path` (on this machine), or several. An empty name: made from the path. `required`: by split."""
 
     async def dataset(self, name: str) -> DatasetVersion:
         """`name` is NAME or NAME@VERSION."""

@@ -35,8 +35,10 @@ class Server:
     def dataset(self, name: str) -> dict[str, Any]:
         return self._ask("GET", _dataset(name))
 
-    def register(self, name: str, path: str, description: str, tags: list[str]) -> dict[str, Any]:
-        wanted = {"name": name, "path": path, "description": description, "tags": tags}
+    def register(
+        self, name: str, path: str, description: str, tags: list[str], required: dict[str, list[str]]
+    ) -> dict[str, Any]:
+        wanted = {"name": name, "path": path, "description": description, "tags": tags, "required": required}
         return self._ask("POST", "/api/v1/datasets", wanted, seconds=None)  # the scan takes as long as it takes
 
     def remove(self, name: str) -> dict[str, Any]:

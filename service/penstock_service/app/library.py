@@ -3,13 +3,16 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from penstock_service.admin.progress import ScanProgress
+from penstock_service.config.addresses import DatasetArgument
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.errors import InvalidRequest
+from penstock_service.core.errors import InvalidRequest, NoRows
+from penstock_service.source.discover import fixed_path
 from penstock_service.source.registry import Registry
+from penstock_service.source.required import Required
 from penstock_service.source.unchanged import check_unchanged
 
 _log = logging.getLogger(__name__)
@@ -21,10 +24,45 @@ class Library:
     def __init__(self, registry: Registry, in_use: Callable[[], set[str]]) -> None:
         self._registry = registry
         self._in_use = in_use
+        self._empty: dict[str, str] = {}  # named at start, and why there was nothing
 
-    async def register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
-        """Scan `path` and keep it under `name` (empty: made from the path)."""
-        return await asyncio.to_thread(self._register, name, path, description, tags)
+    async def register(
+        self,
+        name: str,
+        path: str | Sequence[str],
+        description: str,
+        tags: tuple[str, ...],
+        required: Required | None = None,
+    ) -> DatasetVersion:
+        """Scan `path` (or several) and keep it under `name` (empty: made from the path)."""
+        paths = (path,) if isinstance(path, str) else tuple(path)
+        return await asyncio.to_thread(self._register, name, paths, description, tags, required)
+
+    async def register_all(self, arguments: Sequence[DatasetArgument]) -> None:
+        """Register what the command line names; the paths of one name are one dataset.
+
+        One without rows is warned of and weighs nothing in mixtures, unless all are so: then the first is raised.
+        """
+        named: dict[str, list[str]] = {}
+        for argument in arguments:
+            name = argument.name or name_of(argument.path)
+            if name in named and argument.name is None:
+                raise InvalidRequest(
+                    f"{named[name][0]} and {argument.path} would both be called {name!r}: name them yourself, "
+                    f"{name}=PATH for each if they are parts of one dataset"
+                )
+            named.setdefault(name, []).append(argument.path)
+        empty: dict[str, NoRows] = {}
+        for name, paths in named.items():
+            try:
+                await self.register(name, paths, "", ())
+            except NoRows as nothing:
+                empty[name] = nothing
+        if empty and len(empty) == len(named):
+            raise next(iter(empty.values()))
+        self._empty = {name: str(error) for name, error in empty.items()}
+        for name, why in self._empty.items():
+            _log.warning("dataset %s holds nothing and weighs 0 in mixtures: %s", name, why)
 
     async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
         if not text and not tag:
@@ -34,9 +72,11 @@ class Library:
     async def dataset(self, name: str) -> DatasetVersion:
         return await asyncio.to_thread(self._registry.get, name)
 
-    async def lookup(self, name: str) -> DatasetVersion:
-        """For reading: the files must be those that were scanned."""
-        dataset = await self.dataset(name)
+    async def lookup(self, name: str, split: str) -> DatasetVersion:
+        """For reading: the files must be those that were scanned. Raises NoRows where there is nothing to read."""
+        if name in self._empty:
+            raise NoRows(self._empty[name])
+        dataset = await asyncio.to_thread(self._registry.get, name, split)
         await asyncio.to_thread(check_unchanged, dataset)
         return dataset
 
@@ -48,26 +88,28 @@ class Library:
         await asyncio.to_thread(self._registry.remove, name)
         return dataset
 
-    def _register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
-        path = str(Path(path).absolute())
-        name = name or name_of(path)
+    def _register(
+        self, name: str, paths: Sequence[str], description: str, tags: tuple[str, ...], required: Required | None
+    ) -> DatasetVersion:
+        paths = [str(Path(path).absolute()) for path in paths]
+        name = name or name_of(paths[0])
         with ScanProgress(name) as progress:
             dataset = self._registry.register(
-                name, path, description=description or None, tags=tags or None, progress=progress
+                name, paths, description=description or None, tags=tags or None, required=required, progress=progress
             )
-        _log.info(
-            "dataset %s@%s: %d rows in %d shards, %d chunks (%s)",
-            *(dataset.name, dataset.version, dataset.manifest.rows, dataset.manifest.shards.num_rows),
-            *(dataset.manifest.chunks, dataset.path),
-        )
+        self._empty.pop(name, None)
+        for split in dataset.splits:
+            _log.info(
+                "dataset %s@%s, split %s: %d rows in %d shards (%s)",
+                *(dataset.name, dataset.version, split.name, split.rows, split.shards, dataset.path),
+            )
         return dataset
 
 
 def name_of(path: str) -> str:
     """A dataset's name from its path: the folder's, the file's without its endings, or the folder of a glob."""
-    parts = [part for part in Path(path).parts if not set(part) & set("*?[")]
-    last = parts[-1] if parts else ""
-    stem = last if Path(path).is_dir() else last.split(".")[0]
+    fixed = Path(fixed_path(path))
+    stem = fixed.name if fixed.is_dir() else fixed.name.split(".")[0]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")
     if not name:
         raise InvalidRequest(f"no name can be made of the path {path!r}; name the dataset yourself: NAME={path}")

@@ -1,7 +1,7 @@
 """What operators may ask of the running server: implements `admin.operations.Operations`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -15,6 +15,7 @@ from penstock_service.core.channel import Counters
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.status import Numbers, SessionStatus
 from penstock_service.deliver.data import DataService
+from penstock_service.source.required import Required
 
 
 @dataclass
@@ -57,8 +58,10 @@ class ServerOperations:
     async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
         return await self._library.datasets(text, tag)
 
-    async def register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion:
-        return await self._library.register(name, path, description, tags)
+    async def register(
+        self, name: str, path: str | Sequence[str], description: str, tags: tuple[str, ...], required: Required | None
+    ) -> DatasetVersion:
+        return await self._library.register(name, path, description, tags, required)
 
     async def dataset(self, name: str) -> DatasetVersion:
         return await self._library.dataset(name)

@@ -29,6 +29,7 @@ from penstock_service.deliver.data import DataService
 from penstock_service.deliver.server import GrpcServer
 from penstock_service.deliver.session import Limits
 from penstock_service.source.format import ChunkLimits
+from penstock_service.source.formats import SEMANTICS
 from penstock_service.source.read import read_task
 from penstock_service.source.registry import Registry
 
@@ -74,6 +75,7 @@ class Server:
             Store(settings.store_dir, settings.store_bytes),
             _executor(settings),
             Bound("read_ahead", settings.read_ahead_bytes),
+            semantics=SEMANTICS,
         )
         self._data = DataService(
             self._subscribe,
@@ -92,8 +94,7 @@ class Server:
         self._stack.push_async_callback(self._subscriptions.stop)
         operations = self._operations()
         await self._web.start(make_http(operations, address=settings.http))
-        for argument in settings.dataset_arguments:
-            await self._library.register(argument.name or "", argument.path, "", ())
+        await self._library.register_all(settings.dataset_arguments)
         self._up["registry"] = True
 
         control = ControlService(self._library, self._version)

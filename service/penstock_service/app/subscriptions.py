@@ -1,8 +1,9 @@
 """From a client's Open to a feed: look datasets up, settle the plan, check the cursor, share what is shared."""
 
+import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, Final, cast
@@ -14,15 +15,16 @@ from penstock_service.batch.feed import StepFeed
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.errors import CursorMismatch, InvalidRequest
+from penstock_service.core.errors import CursorMismatch, InvalidRequest, NoRows
 from penstock_service.core.feed import Opening
 from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Start, Until
 from penstock_service.core.segment import ChunkSource
 from penstock_service.mix.mixer import Mixer
+from penstock_service.mix.overlap import shared_files
 from penstock_service.mix.stream import Stream, StreamWish, settle
 
-Lookup = Callable[[str], Awaitable[DatasetVersion]]
-"""A dataset version by NAME or NAME@VERSION, whose files are as they were."""
+Lookup = Callable[[str, str], Awaitable[DatasetVersion]]
+"""A split of a dataset version by NAME or NAME@VERSION, whose files are as they were."""
 
 _MIXERS_REMEMBERED: Final = 8
 
@@ -47,7 +49,8 @@ class Subscriptions:
             world_size=request.view.world_size,
             last=cast(Last, request.view.last or "short"),
         )
-        wish = await self._wish(request.stream)
+        notes: list[str] = []
+        wish = await self._wish(request.stream, notes)
         cursor = _cursor(request.cursor)
         stream = await settle(wish, self._chunks, self._defaults, _carried_plan(cursor))
         at = self._begin(request, stream, view, cursor)
@@ -57,6 +60,9 @@ class Subscriptions:
         for source in stream.sources:
             holds.callback(self._chunks.hold(source).release)
         feed = StepFeed(mixer, self._chunks, view, schema, at, self._counters)
+        notes.extend(await asyncio.to_thread(shared_files, stream.sources))
+        for note in notes:
+            _log.warning("stream %s: %s", request.name, note)
         _log.info(
             "stream %s: pool of %d rows, %d leave at a time", request.name, stream.plan.pool_rows, stream.plan.drain
         )
@@ -68,7 +74,8 @@ class Subscriptions:
             cursor=at.to_json(),
             rows=mixer.rows,
             steps=view.steps_of(mixer.rows),
-            datasets=tuple(f"{s.name}@{s.version}" for s in stream.sources),
+            datasets=tuple(s.reference for s in stream.sources),
+            notes=tuple(notes),
             close=holds.close,
         )
 
@@ -77,22 +84,39 @@ class Subscriptions:
             await mixer.stop()
         self._mixers.clear()
 
-    async def _wish(self, spec: pb.StreamSpec) -> StreamWish:
+    async def _wish(self, spec: pb.StreamSpec, notes: list[str]) -> StreamWish:
         pool = PoolWish(
             pool_rows=spec.pool_rows if spec.HasField("pool_rows") else None,
             pool_bytes=spec.pool_bytes if spec.HasField("pool_bytes") else None,
             refill_below=spec.refill_below if spec.HasField("refill_below") else None,
             start=cast(Start, spec.start or "ramp"),
         )
+        sources = await self._sources(spec.sources, notes)
         return StreamWish(
-            sources=tuple([await self._lookup(s.dataset) for s in spec.sources]),
-            weights=tuple(s.weight if s.HasField("weight") else None for s in spec.sources),
+            sources=tuple(dataset for dataset, _ in sources),
+            weights=tuple(weight for _, weight in sources),
             seed=spec.seed,
             shuffle=not spec.unshuffled,
             pool=pool,
             until=cast(Until, spec.until or "all"),
             epoch_rows=spec.epoch_rows if spec.HasField("epoch_rows") else None,
         )
+
+    async def _sources(self, named: Sequence[pb.Source], notes: list[str]) -> list[tuple[DatasetVersion, float | None]]:
+        """Datasets and their weights. One without rows among full ones weighs 0, and is noted."""
+        found = []
+        empty: NoRows | None = None
+        for source in named:
+            try:
+                dataset = await self._lookup(source.dataset, source.split)
+            except NoRows as nothing:
+                empty = nothing
+                notes.append(f"{source.dataset} weighs 0: {nothing}")
+            else:
+                found.append((dataset, source.weight if source.HasField("weight") else None))
+        if empty is not None and not found:
+            raise empty
+        return found
 
     def _begin(self, request: pb.Open, stream: Stream, view: View, cursor: Cursor | None) -> Cursor:
         """Where the feed begins: at the cursor, if it is one of this stream."""

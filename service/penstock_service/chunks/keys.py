@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from penstock_service.core.dataset import I64, DatasetVersion, ReadTask
 
-Owner = tuple[str, str, str]  # name, version, root: what tells one dataset version from another in this process
+Owner = tuple[str, str, str]  # label, version, root: what tells one list of shards from another in this process
 UnitId = tuple[Owner, int]  # the first chunk of those that one reading gives
 
 _BLOCK: Final = 1024  # shards whose digests are made together
@@ -23,7 +23,7 @@ _CUT: Final = ("unit", "unit_row", "rows", "offset", "length")
 
 
 def owner_of(dataset: DatasetVersion) -> Owner:
-    return (dataset.name, dataset.version, dataset.root)
+    return (dataset.label, dataset.version, dataset.root)
 
 
 class VersionKeys:
@@ -90,7 +90,7 @@ class VersionKeys:
         """Words for messages: dataset, shards and chunk."""
         paths = list(dict.fromkeys(part.path for part in self.dataset.manifest.slices_of(chunk)))
         shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        return f"dataset {self.dataset.name}@{self.dataset.version}, shard {shown}, chunk {chunk}"
+        return f"dataset {self.dataset.reference}, shard {shown}, chunk {chunk}"
 
     def _digest(self, shard: int) -> bytes:
         block, row = divmod(shard, _BLOCK)

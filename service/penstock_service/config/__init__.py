@@ -4,6 +4,7 @@ whoever needs a setting is given it. The description of a field is also the help
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -22,6 +23,7 @@ from penstock_service.config.machine import (
 from penstock_service.config.sizes import Size
 
 KiB, MiB, GiB = 1024, 1024**2, 1024**3
+_RANGE = re.compile(r"\s*\d+\s*(-\s*\d*\s*)?")
 
 
 class Settings(BaseSettings):
@@ -31,7 +33,10 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", env_prefix="PENSTOCK__", env_nested_delimiter="__", env_ignore_empty=True
     )
 
-    datasets: Annotated[tuple[str, ...], NoDecode] = Field(default=(), description="what to serve, each as [NAME=]PATH")
+    datasets: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="what to serve, each as [NAME=]PATH or [NAME=]PATH#SHARDS; the paths of one name are one dataset",
+    )
     grpc: str = Field(default="127.0.0.1:7400", description="address that trainers connect to; port 0 picks a free one")
     http: str = Field(
         default="127.0.0.1:7401", description="address of metrics, health and the API; port 0 picks a free one"
@@ -93,14 +98,19 @@ class Settings(BaseSettings):
                 return json.loads(value)
             except json.JSONDecodeError as error:
                 raise ValueError(f"this begins like a JSON list of [NAME=]PATH but is none: {error}") from None
-        return [part.strip() for part in value.split(",") if part.strip()]
+        parts: list[str] = []
+        for part in value.split(","):
+            if parts and "#" in parts[-1] and _RANGE.fullmatch(part):  # of PATH#0-9,20-
+                parts[-1] += "," + part
+            elif part.strip():
+                parts.append(part.strip())
+        return parts
 
     @field_validator("datasets")
     @classmethod
     def _check_datasets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        names = [d.name for d in map(DatasetArgument.parse, value) if d.name is not None]
-        if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"each name may be given once; given more than once: {', '.join(twice)}")
+        for text in value:
+            DatasetArgument.parse(text)
         return value
 
     @field_validator("grpc", "http")

@@ -1,4 +1,4 @@
-"""Words for data at rest: shard, read unit, slice, chunk, dataset version.
+"""Words for data at rest: shard, read unit, slice, chunk, split, dataset version.
 
 Stored order is: shards sorted by the bytes of their relative path, in each shard its rows as stored. A row's *position*
 is its number in that order, counted before any filter; within one dataset version it stands for (shard, row) one to
@@ -157,9 +157,25 @@ class Manifest:
         return str(self.shards["path"][shard]), position - int(self.shard_start[shard])
 
 
+TRAIN = "train"
+"""The split that everything belongs to which names no other, and that is meant where none is named."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a dataset has under one split's name, in numbers."""
+
+    name: str
+    rows: int
+    bytes: int  # as stored
+    shards: int
+    schema: pa.Schema
+    content: str = ""  # stands for what its shards are called and hold: the version, were it the only split
+
+
 @dataclass(frozen=True)
 class DatasetVersion:
-    """A dataset as registered: a name for a fixed list of shards."""
+    """One split of a dataset as registered: a name for a fixed list of shards. `splits` sums up all that there are."""
 
     name: str
     version: str
@@ -170,6 +186,23 @@ class DatasetVersion:
     description: str = ""
     tags: tuple[str, ...] = ()
     registered_at: str = ""
+    split: str = TRAIN
+    splits: tuple[Split, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """What it is called where splits must be told apart: NAME, or NAME:SPLIT for other splits than train."""
+        return self.name if self.split == TRAIN else f"{self.name}:{self.split}"
+
+    @property
+    def reference(self) -> str:
+        """NAME@VERSION, or NAME@VERSION:SPLIT for other splits than train."""
+        return f"{self.name}@{self.version}" + ("" if self.split == TRAIN else f":{self.split}")
+
+    @property
+    def content(self) -> str:
+        """Stands for the content of this split: other splits may come and go without changing it."""
+        return next((s.content for s in self.splits if s.name == self.split and s.content), self.version)
 
     @property
     def formats(self) -> tuple[str, ...]:

@@ -74,5 +74,6 @@ class Opening:
     cursor: str  # JSON: where the feed begins
     rows: int | None  # of one whole epoch over all ranks
     steps: int | None
-    datasets: tuple[str, ...]  # NAME@VERSION
+    datasets: tuple[str, ...]  # NAME@VERSION, NAME@VERSION:SPLIT
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice
+    notes: tuple[str, ...] = ()  # what the user should know

@@ -1,6 +1,6 @@
 """The control service: what the server is and which datasets it has."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
@@ -28,7 +28,14 @@ _STATUS = {
 class Datasets(Protocol):
     """The registry as the control service sees it. Every call raises ServiceError with what to do."""
 
-    async def register(self, name: str, path: str, description: str, tags: tuple[str, ...]) -> DatasetVersion: ...
+    async def register(
+        self,
+        name: str,
+        path: str | Sequence[str],
+        description: str,
+        tags: tuple[str, ...],
+        required: Mapping[str, Sequence[str]] | None,
+    ) -> DatasetVersion: ...
 
     async def datasets(self, text: str, tag: str) -> list[DatasetVersion]: ...
 
@@ -48,7 +55,9 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return pb.ServerInfo(version=self._version, protocol_min=PROTOCOL, protocol_max=PROTOCOL, capabilities=["grpc"])
 
     async def RegisterDataset(self, request: pb.RegisterDatasetRequest, context: Context) -> pb.Dataset:  # noqa: N802
-        call = self._datasets.register(request.name, request.path, request.description, tuple(request.tags))
+        required = {columns.split: list(columns.columns) for columns in request.required}
+        paths = [path for path in (request.path, *request.paths) if path]
+        call = self._datasets.register(request.name, paths or "", request.description, tuple(request.tags), required)
         return describe(await _answer(call, context))
 
     async def ListDatasets(self, request: Any, context: Context) -> pb.ListDatasetsResponse:  # noqa: N802
@@ -94,4 +103,8 @@ def describe(dataset: DatasetVersion) -> pb.Dataset:
         tags=dataset.tags,
         registered_at=dataset.registered_at,
         formats=dataset.formats,
+        splits=[
+            pb.Split(name=s.name, rows=s.rows, size=s.bytes, shards=s.shards, schema=s.schema.serialize().to_pybytes())
+            for s in dataset.splits
+        ],
     )

@@ -23,6 +23,7 @@ def opened(opening: Opening, session: str, transport: str, reason: str, server: 
         transport_reason=reason,
         server=server,
         cursor=opening.cursor,
+        notes=opening.notes,
     )
     return _bytes(pb.ServerMessage(opened=message))
 

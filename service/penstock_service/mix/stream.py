@@ -51,8 +51,8 @@ class Stream:
     def fingerprint(self) -> dict[str, str]:
         """One short hash per field; seed, epoch, batch, world size and what only the view knows are not in it."""
         return {
-            "sources": short_hash(*(s.name for s in self.sources)),
-            "versions": short_hash(*(s.version for s in self.sources)),
+            "sources": short_hash(*(s.label for s in self.sources)),
+            "versions": short_hash(*(s.content for s in self.sources)),
             "weights": short_hash(*(str(w) for w in self.weights)),
             "pool": short_hash(*(f"{k}={v}" for k, v in self.plan.to_json().items())),
             "end": short_hash(self.until, str(self.epoch_rows)),

@@ -1,17 +1,20 @@
-"""From what the user wrote (a file, a folder, a glob) to the list of shards."""
+"""From what the user wrote (files, folders, globs) to the list of shards."""
 
 import glob
 import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock_service.core.errors import InvalidRequest, SourceUnreadable
+from penstock_service.core.dataset import TRAIN
+from penstock_service.core.errors import InvalidRequest, NoRows, SourceUnreadable
 from penstock_service.source.formats import READABLE, format_of
 from penstock_service.source.place import FileState
+from penstock_service.source.ranges import pick, split_ranges
+from penstock_service.source.splits import in_order, split_of
 
 _MAGIC = "*?["
 _NAMED = 5  # how many files an error names
@@ -22,6 +25,7 @@ class FoundFile(NamedTuple):
 
     path: str
     state: FileState
+    split: str = TRAIN
 
 
 @dataclass(frozen=True)
@@ -31,67 +35,148 @@ class Found:
     root: str  # absolute
     files: tuple[FoundFile, ...]
     notes: tuple[str, ...] = ()  # files reached twice, what was ignored
+    warnings: tuple[str, ...] = ()  # paths without a file
 
     @property
     def bytes(self) -> int:
         return sum(file.state.size for file in self.files)
 
+    @property
+    def splits(self) -> list[str]:
+        """Those that there are, train first."""
+        return in_order({file.split for file in self.files})
 
-def discover(path: str) -> Found:
-    """The readable files that `path` stands for. Raises InvalidRequest where there are none, SourceUnreadable."""
+    def of_split(self, split: str) -> "Found":
+        return replace(self, files=tuple(file for file in self.files if file.split == split), notes=(), warnings=())
+
+
+class _Candidate(NamedTuple):
+    """A readable file as one path leads to it."""
+
+    full: str
+    split: str
+
+
+@dataclass
+class _Listed:
+    """What one path stands for."""
+
+    root: str
+    files: list[_Candidate] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+
+def discover(*paths: str) -> Found:
+    """The readable files that `paths` stand for, each a file, a folder or a glob, with `#RANGES` behind it or not.
+
+    Raises NoRows where there are none, InvalidRequest, SourceUnreadable.
+    """
+    listed = []
+    warnings = []
+    first_empty: NoRows | None = None
+    for path in dict.fromkeys(paths):
+        try:
+            listed.append(_list(path, alone=len(paths) == 1))
+        except NoRows as empty:
+            first_empty = first_empty or empty
+            warnings.append(f"{empty} The path counts for nothing.")
+    if first_empty is not None and not listed:
+        raise first_empty
+    root = os.path.commonpath([part.root for part in listed])
+    ignored = sum((part.ignored for part in listed), Counter[str]())
+    files, notes = _read_once(root, [file for part in listed for file in part.files])
+    notes = [*(note for part in listed for note in part.notes), *notes]
+    if ignored:
+        notes.append(f"ignored: {_counts(ignored)}")
+    return Found(root, files, tuple(notes), tuple(warnings))
+
+
+def fixed_path(path: str) -> str:
+    """`path` without ranges, and without the parts of a glob that have wildcards: what names it."""
+    path = split_ranges(path)[0]
+    if os.path.lexists(os.path.expanduser(path)) or not any(c in path for c in _MAGIC):  # noqa: PTH111
+        return path
+    return _fixed_part(path)
+
+
+def _list(path: str, alone: bool) -> _Listed:
     if not path.strip():
         raise InvalidRequest("path is empty: name a file, a folder or a glob")
-    where = os.path.abspath(os.path.expanduser(path))  # noqa: PTH100,PTH111  not resolved: links keep their names
+    bare, ranges = split_ranges(path)
+    where = os.path.abspath(os.path.expanduser(bare))  # noqa: PTH100,PTH111  not resolved: links keep their names
     if os.path.isdir(where):  # noqa: PTH112
-        return _chosen(path, where, _walk(where))
-    if os.path.lexists(where):
-        return _single(where)
-    if any(c in path for c in _MAGIC):
+        listed = _chosen(bare, where, _walk(where), alone)
+    elif os.path.lexists(where):
+        listed = _single(where, alone)
+    elif any(c in bare for c in _MAGIC):
         root = _fixed_part(where)
         matched = glob.iglob(where, recursive=True)  # noqa: PTH207  pathlib's glob follows no links
-        return _chosen(path, root, (p for p in matched if not os.path.isdir(p)))  # noqa: PTH112
-    raise InvalidRequest(f"{path}: no such file or folder ({_nearest_existing(where)})")
+        listed = _chosen(bare, root, (p for p in matched if not os.path.isdir(p)), alone)  # noqa: PTH112
+    else:
+        raise InvalidRequest(f"{bare}: no such file or folder ({_nearest_existing(where)})")
+    return listed if ranges is None else _picked(bare, ranges, listed)
 
 
-def _single(where: str) -> Found:
-    """One file, named by the user: hidden or not, but its suffix must say what it is."""
+def _single(where: str, alone: bool) -> _Listed:
+    """One file, named by the user: hidden or not, but its suffix must say what it is. Alone it is `train`."""
     root, name = os.path.split(where)
     if format_of(name) is None:
         raise InvalidRequest(f"{where}: {_suffix(name)} files cannot be read. Readable are {READABLE}.")
-    state, _ = _look(where)
-    return Found(root, (FoundFile(_text(name), state),))
+    return _Listed(root, [_Candidate(where, TRAIN if alone else split_of(_relative(where, os.path.dirname(root))))])  # noqa: PTH120
 
 
-def _chosen(path: str, root: str, paths: Iterable[str]) -> Found:
-    readable: list[tuple[bytes, str]] = []
-    ignored: Counter[str] = Counter()
-    for full in paths:
-        relative = os.path.relpath(full, root) if not full.startswith(root) else full[len(root) :].lstrip("/")
+def _chosen(path: str, root: str, paths: Iterable[str], alone: bool) -> _Listed:
+    """The readable ones of `paths`, all under `root`.
+
+    Alone, a folder is the dataset, whatever it is called; one of several may be called by its split.
+    """
+    listed = _Listed(root)
+    above = root if alone else os.path.dirname(root)  # noqa: PTH120
+    for full in sorted(set(paths), key=os.fsencode):
+        relative = _relative(full, root)
         if any(part.startswith((".", "_")) for part in relative.split("/")):
-            ignored["hidden (named .* or _*)"] += 1
+            listed.ignored["hidden (named .* or _*)"] += 1
         elif format_of(relative) is None:
-            ignored[_suffix(relative)] += 1
+            listed.ignored[_suffix(relative)] += 1
         else:
-            readable.append((os.fsencode(relative), full))
-    if not readable:
-        raise InvalidRequest(_nothing(path, ignored))
-    files: list[FoundFile] = []
+            listed.files.append(_Candidate(full, split_of(_relative(full, above))))
+    if not listed.files:
+        raise NoRows(_nothing(path, listed.ignored))
+    return listed
+
+
+def _picked(path: str, ranges: str, listed: _Listed) -> _Listed:
+    splits = Counter(file.split for file in listed.files)
+    if len(splits) > 1:
+        counts = ", ".join(f"{name} ({splits[name]})" for name in in_order(splits))
+        raise InvalidRequest(
+            f"{path}#{ranges}: ranges are for the shards of one split, and here are {counts}. "
+            f"Name the folder or a glob of one split: {path.rstrip('/')}/{in_order(splits)[0]}*#{ranges}"
+        )
+    picked = pick(path, ranges, [_relative(file.full, listed.root) for file in listed.files])
+    return replace(listed, files=[listed.files[i] for i in picked.indices], notes=picked.notes)
+
+
+def _read_once(root: str, files: list[_Candidate]) -> tuple[tuple[FoundFile, ...], list[str]]:
+    """The files in stored order, and what to say of those that were reached twice."""
+    once: list[FoundFile] = []
     seen: dict[tuple[int, int], str] = {}
     twice: list[str] = []
-    for name, full in sorted(set(readable)):
-        state, identity = _look(full)
-        relative = _text(os.fsdecode(name))
+    for file in sorted(files, key=lambda f: os.fsencode(_relative(f.full, root))):
+        state, identity = _look(file.full)
+        relative = _text(_relative(file.full, root))
         if identity in seen:
-            twice.append(f"{relative} (= {seen[identity]})")
+            twice.append(relative if relative == seen[identity] else f"{relative} (= {seen[identity]})")
             continue
         seen[identity] = relative
-        files.append(FoundFile(relative, state))
-    notes = []
-    if twice:
-        notes.append(f"{len(twice)} files are reached twice and read once: {_some(twice)}")
-    if ignored:
-        notes.append(f"ignored: {_counts(ignored)}")
-    return Found(root, tuple(files), tuple(notes))
+        once.append(FoundFile(relative, state, file.split))
+    return tuple(once), [f"{len(twice)} files are reached twice and read once: {_some(twice)}"] if twice else []
+
+
+def _relative(full: str, root: str) -> str:
+    prefix = root.rstrip("/") + "/"
+    return full[len(prefix) :].lstrip("/") if full.startswith(prefix) else os.path.relpath(full, root)
 
 
 def _walk(root: str) -> Iterator[str]:

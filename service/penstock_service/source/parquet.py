@@ -25,6 +25,7 @@ _BUFFER_BYTES = 1 << 20  # a buffered column stream: without one a whole column 
 
 class Parquet:
     name = "parquet"
+    semantics = 1
     suffixes = (".parquet", ".pq", ".parq")
     optional_columns = False
 

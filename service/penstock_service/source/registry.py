@@ -7,20 +7,24 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 
-from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.errors import DataError, InvalidRequest, NotFound, SourceUnreadable
+from penstock_service.core.dataset import TRAIN, DatasetVersion, Manifest, Split
+from penstock_service.core.errors import DataError, InvalidRequest, NoRows, NotFound, SourceUnreadable
 from penstock_service.source.discover import Found, discover
-from penstock_service.source.format import ChunkLimits, ProgressCallback
-from penstock_service.source.manifest import load_manifest, save_manifest
+from penstock_service.source.format import ChunkLimits, ProgressCallback, ShardScan
+from penstock_service.source.formats import SEMANTICS
+from penstock_service.source.manifest import load_manifest, load_scans, load_summary, same_semantics, save_splits
+from penstock_service.source.place import FileState
 from penstock_service.source.registry_db import RegistryDb, Row
+from penstock_service.source.required import Required, check_required
 from penstock_service.source.scan import scan, version_of
+from penstock_service.source.splits import find_split
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +32,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAMED = 3
 _ORPHAN_SECONDS = 3600
 
+_REMEMBERED = 4  # versions at one root whose scans are looked through
+
 Versions = list[DatasetVersion]
+Rows = list[Row]
 
 
 class Registry:
@@ -55,38 +62,46 @@ class Registry:
     def register(
         self,
         name: str,
-        path: str,
+        path: str | Sequence[str],
         *,
         description: str | None = None,
         tags: Sequence[str] | None = None,
+        required: Required | None = None,
         progress: ProgressCallback | None = None,
     ) -> DatasetVersion:
-        """Makes what `path` holds now the newest version of `name`.
+        """Makes what `path` (or several) holds now the newest version of `name`; gives its first split.
 
         The same content is the same version. Files are scanned only if one of them, or the limits, differ from what a
-        manifest holds. `description` and `tags` stay as they are if not given. Raises InvalidRequest, DataError,
-        SourceUnreadable, SourceChanged.
+        manifest holds, and then only those. `description` and `tags` stay as they are if not given. `required`: columns
+        that each file of a split must have. Raises InvalidRequest, DataError, SourceUnreadable, SourceChanged.
         """
         check_name(name)
-        found = discover(path)
+        paths = (path,) if isinstance(path, str) else tuple(path)
+        found = discover(*paths)
+        shown = ", ".join(paths)
         with self._lock:
             row = self._same_files(found)
             if row is not None:
-                return self._commit(row, name, path, description, tags)
-        row = self._scanned(found, progress)  # takes long: others may use the registry meanwhile
+                check_required(self._manifests / row.folder, required or {})
+                return self._commit(row, name, shown, description, tags)
+            known = self._known(found)
+        row = self._scanned(found, progress, known)  # takes long: others may use the registry meanwhile
+        check_required(self._manifests / row.folder, required or {})
         with self._lock:
-            return self._commit(row, name, path, description, tags)
+            return self._commit(row, name, shown, description, tags)
 
-    def get(self, name: str) -> DatasetVersion:
+    def get(self, name: str, split: str | None = None) -> DatasetVersion:
         """The newest version of a dataset, or the one that `name@version` pins (the first digits of it will do).
 
-        Raises NotFound that names the nearest names.
+        Of its splits the one that `split` means; None: train, or the first one.
+
+        Raises NotFound that names the nearest names, or the splits that there are; NoRows for a split without rows.
         """
         with self._lock:
-            return self._load(self._find(name))
+            return self._load(self._find(name), split)
 
     def list(self) -> Versions:
-        """The newest version of each dataset, by name."""
+        """The newest version of each dataset, by name; its first split."""
         with self._lock:
             return [self._load(row) for row in self._db.newest()]
 
@@ -161,31 +176,57 @@ class Registry:
 
     def _same_files(self, found: Found) -> Row | None:
         """A version, of whatever name, that was made of exactly these files as they are now."""
-        paths = [file.path for file in found.files]
-        states = [tuple(file.state) for file in found.files]
-        for row in self._db.at_root(found.root):
-            if (row.chunk_rows, row.chunk_bytes) != (self._limits.rows, self._limits.bytes):
-                continue
-            try:
-                shards = load_manifest(self._manifests / row.folder).shards
-            except DataError as error:
-                log.warning("%s@%s: %s", row.name, row.version, error)
-                continue
-            known = zip(shards["size"].to_pylist(), shards["mtime_ns"].to_pylist(), strict=True)
-            if shards["path"].to_pylist() == paths and list(known) == states:
+        wanted = {split: found.of_split(split).files for split in found.splits}
+        states = {split: [(f.path, f.state.size, f.state.mtime_ns) for f in files] for split, files in wanted.items()}
+        for row in self._made_alike(found.root):
+            folder = self._manifests / row.folder
+            if [split.name for split in load_summary(folder)] == found.splits and all(
+                _states(load_manifest(folder, split)) == states[split] for split in found.splits
+            ):
                 return row
         return None
 
-    def _scanned(self, found: Found, progress: ProgressCallback | None) -> Row:
+    def _known(self, found: Found) -> dict[tuple[str, FileState], ShardScan]:
+        """What earlier scans said of files that are as they were."""
+        wanted = {(file.path, file.state) for file in found.files}
+        known: dict[tuple[str, FileState], ShardScan] = {}
+        for row in self._made_alike(found.root)[:_REMEMBERED]:
+            folder = self._manifests / row.folder
+            for split in load_summary(folder):
+                for path, state, of_shard in load_scans(folder, split.name):
+                    if (path, state) in wanted:
+                        known.setdefault((path, state), of_shard)
+        return known
+
+    def _made_alike(self, root: str) -> Rows:
+        """Versions of files under `root` that this release would scan and cut the same way, the newest first."""
+        alike = []
+        for row in self._db.at_root(root):
+            if (row.chunk_rows, row.chunk_bytes) != (self._limits.rows, self._limits.bytes):
+                continue
+            try:
+                if same_semantics(self._manifests / row.folder, SEMANTICS):
+                    alike.append(row)
+            except DataError as error:
+                log.warning("%s@%s: %s", row.name, row.version, error)
+        return alike
+
+    def _scanned(
+        self, found: Found, progress: ProgressCallback | None, known: Mapping[tuple[str, FileState], ShardScan]
+    ) -> Row:
         """Scans; writes a new manifest folder that no row points to yet."""
-        scanned = scan(found, self._limits, progress)
+        scanned = scan(found, self._limits, progress, known=known)
+        if known:
+            log.info("%s: %d of %d files were scanned before", found.root, len(known), len(found.files))
+        for warning in scanned.warnings:
+            log.warning("%s", warning)
         for note in scanned.notes:
             log.info("%s: %s", found.root, note)
         folder = uuid.uuid4().hex
-        save_manifest(scanned.manifest, self._manifests / folder)
+        save_splits(scanned.splits, SEMANTICS, self._manifests / folder)
         return Row(
             name="",
-            version=version_of(scanned.schema, scanned.manifest.shards),
+            version=version_of(scanned.splits),
             path="",
             root=found.root,
             schema=scanned.schema.serialize().to_pybytes(),
@@ -194,7 +235,7 @@ class Registry:
             chunk_bytes=self._limits.bytes,
             description="",
             tags=(),
-            notes=scanned.notes,
+            notes=(*scanned.warnings, *scanned.notes),
             registered_at="",
         )
 
@@ -214,18 +255,43 @@ class Registry:
             if folder.name in folders or age > _ORPHAN_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _load(self, row: Row) -> DatasetVersion:
+    def _load(self, row: Row, wanted: str | None = None) -> DatasetVersion:
+        folder = self._manifests / row.folder
+        splits = load_summary(folder)
+        split = splits[0] if wanted is None else _split_of(row, splits, wanted)
         return DatasetVersion(
             name=row.name,
             version=row.version,
             root=row.root,
-            schema=pa.ipc.read_schema(pa.py_buffer(row.schema)),
-            manifest=load_manifest(self._manifests / row.folder),
+            schema=split.schema,
+            manifest=load_manifest(folder, split.name),
             path=row.path,
             description=row.description,
             tags=row.tags,
             registered_at=row.registered_at,
+            split=split.name,
+            splits=splits,
         )
+
+
+def _split_of(row: Row, splits: Sequence[Split], wanted: str) -> Split:
+    names = [split.name for split in splits]
+    name = find_split(wanted, names)
+    found = next((split for split in splits if split.name == name), None)
+    rows = ", ".join(f"{split.name} ({split.rows} rows)" for split in splits)
+    if found is None:
+        raise NotFound(
+            f"dataset {row.name}@{row.version} has no split {wanted or TRAIN!r}; it has {rows}. "
+            f"Ask for one of them: split={next((s.name for s in splits if s.rows), names[0])!r}"
+        )
+    if found.rows == 0:
+        raise NoRows(f"split {found.name!r} of dataset {row.name}@{row.version} holds no rows; there are {rows}")
+    return found
+
+
+def _states(manifest: Manifest) -> list[tuple[str, int, int]]:
+    """Path, size and mtime of each shard."""
+    return list(zip(*(manifest.shards[name].to_pylist() for name in ("path", "size", "mtime_ns")), strict=True))
 
 
 def check_name(name: str) -> None:

@@ -22,6 +22,7 @@ _QUOTE = 34
 class Delimited:
     """A row with another number of fields than the header is an error; empty lines are no rows."""
 
+    semantics = 1
     optional_columns = False
     by_line = True
 

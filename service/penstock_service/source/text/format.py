@@ -46,6 +46,10 @@ class TextFormat:
     syntax: Syntax
 
     @property
+    def semantics(self) -> int:
+        return self.syntax.semantics
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         return tuple(ending + packed for ending in self.endings for packed in ("", *_CODECS))
 

@@ -19,6 +19,7 @@ _INFER_BLOCK = 1 << 20  # blocks that Arrow's own threads infer at a time
 class JsonLines:
     """Blank lines are no rows; a line that is no JSON object is a row that is an error. Strings stay strings."""
 
+    semantics = 1
     optional_columns = True
     by_line = True
 
