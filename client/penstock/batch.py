@@ -5,6 +5,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from penstock.errors import InvalidRequest
 
 
@@ -17,6 +20,8 @@ class BatchMetadata:
     rows: int  # at this rank; the leading dimension of every tensor that is not ragged
     rank: int
     world_size: int
+    ids: "npt.NDArray[np.int64] | None" = None  # with row_ids=True: each row's number in its dataset, as stored
+    source: "npt.NDArray[np.int32] | None" = None  # with row_ids=True: which of the stream's datasets it is of
 
 
 class Batch(dict[str, Any]):

@@ -1,6 +1,7 @@
 """The client: a target, its datasets, and streams of them."""
 
 import itertools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +9,10 @@ from typing import Any, Final, Literal, Self
 
 import pyarrow as pa
 
+from penstock.errors import InvalidRequest
 from penstock.link import Link
 from penstock.stream import Stream, client_name
-from penstock.subscription import Datasets, Delivery, Last, Order, Share, Start, Until, global_batch
+from penstock.subscription import Datasets, Delivery, Last, Order, Share, Start, Until, WeightBy, global_batch
 from penstock.world import detect_job, detect_world
 from penstock_proto.v1 import control_pb2 as pb
 from penstock_proto.v1 import control_pb2_grpc
@@ -150,8 +152,9 @@ class Client:
         split: str = "train",
         batch_size: int | None = None,
         global_batch_size: int | None = None,
-        seed: int = 0,
+        seed: int | None = 0,
         shuffle: bool = True,
+        reshuffle: bool = True,
         last: Last = "short",
         columns: Sequence[str] | None = None,
         output: Literal["torch", "mlx", "numpy", "arrow"] = "torch",
@@ -164,6 +167,12 @@ class Client:
         start: Start = "ramp",
         until: Until = "all",
         epoch_rows: int | None = None,
+        max_rows: int | None = None,
+        weight_by: WeightBy = "rows",
+        rows: Sequence[Mapping[str, Any]] = (),
+        row_ids: bool = False,
+        target_rows_per_s: float = 0.0,
+        max_rows_per_s: float | None = None,
         prefetch: int = 2048,
         prefetch_bytes: int = 64 << 20,
         pin_memory: bool = False,
@@ -180,8 +189,10 @@ class Client:
             split: of each dataset; val, valid, validation and dev find each other. See docs/datasets.md.
             batch_size: rows of a step at this rank.
             global_batch_size: rows of a step over all ranks, instead; must be divisible by the world size.
-            seed: with the epoch it decides the order.
+            seed: with the epoch it decides the order. None: the server draws one for the whole job and writes it down
+                (`stream.seed`).
             shuffle: False: the datasets one after another, as stored.
+            reshuffle: False: one order for all epochs.
             last: what becomes of the rows left over at the end of an epoch. "short": spread over the ranks, which
                 then differ by a row at most (a rank that would get none gets padding and a mask `valid`); "drop";
                 "pad": padded to a full step, every batch has `valid`; "wrap": filled up from the epoch's start. Every
@@ -197,6 +208,14 @@ class Client:
             prefetch, prefetch_bytes: steps and bytes that may be under way or received and not used: the window.
             pin_memory, device: for torch: copy each batch into page-locked memory, and to this device.
             ragged, nulls, fill: how lists and nulls become tensors; see docs/types.md.
+            max_rows: the most rows an epoch has, over all ranks; for a first try of something.
+            weight_by: what a dataset's share is measured in where no weights are given: "rows" (so that all end
+                together), "shards" or "bytes".
+            rows: row transforms, done once and kept by the server: `{"select": [...]}`, `{"cast": {column: type}}`,
+                `{"filter": "x > 0 and label in (1, 2)"}`, `{"python": "module:function"}`; see docs/transforms.md.
+            row_ids: True: `batch.metadata.ids` and `.source` say where each row comes from.
+            target_rows_per_s: what this rank needs; where it gets less, `profile()` and the server's metrics say so.
+            max_rows_per_s: hands rows out no faster than this.
             name: of the stream within the job.
             reconnect_timeout: seconds to try to reach the server again before giving up.
 
@@ -204,11 +223,34 @@ class Client:
             InvalidRequest: an argument is wrong. What only the server can judge is raised at first use.
         """
         world = detect_world(rank, world_size)
-        rows = global_batch(batch_size, global_batch_size, world)
-        order = Order(dataset, split, seed, shuffle, pool_rows, pool_bytes, refill_below, start, until, epoch_rows)
-        share = Share(world, rows, last, columns, output == "arrow", replica)
+        batch_rows = global_batch(batch_size, global_batch_size, world)
+        order = Order(
+            dataset,
+            seed,
+            shuffle,
+            pool_rows=pool_rows,
+            pool_bytes=pool_bytes,
+            refill_below=refill_below,
+            start=start,
+            until=until,
+            epoch_rows=_epoch_rows(epoch_rows, max_rows, until),
+            reshuffle=reshuffle,
+            weight_by=weight_by,
+            rows=json.dumps(list(rows)) if rows else "",
+            split=split,
+        )
+        share = Share(world, batch_rows, last, columns, output == "arrow", replica, row_ids, target_rows_per_s)
         delivery = Delivery(
-            output, prefetch, prefetch_bytes, pin_memory, device, ragged, nulls, dict(fill or {}), reconnect_timeout
+            output,
+            prefetch,
+            prefetch_bytes,
+            pin_memory=pin_memory,
+            device=device,
+            ragged=ragged,
+            nulls=nulls,
+            fill=dict(fill or {}),
+            reconnect_timeout=reconnect_timeout,
+            max_rows_per_s=max_rows_per_s,
         )
         name = name or f"{'+'.join(n for n, _ in order.sources())}#{next(self._streams)}"
         return Stream(self._link, order, share, delivery, detect_job(self._job).id, name, client_name())
@@ -237,3 +279,15 @@ class Client:
 
     def _stub(self) -> control_pb2_grpc.ControlStub:
         return control_pb2_grpc.ControlStub(self._link.channel())
+
+
+def _epoch_rows(epoch_rows: int | None, max_rows: int | None, until: Until) -> int | None:
+    if max_rows is None:
+        if epoch_rows is not None and until != "repeat":
+            raise InvalidRequest(
+                f"epoch_rows={epoch_rows} is for until='repeat'; to end an epoch early say max_rows={epoch_rows}"
+            )
+        return epoch_rows
+    if max_rows < 1:
+        raise InvalidRequest(f"max_rows={max_rows}: must be at least 1")
+    return max_rows if epoch_rows is None else min(epoch_rows, max_rows)

@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from penstock_proto.v1 import data_pb2 as pb
+
 
 @dataclass
 class Clock:
@@ -22,6 +24,9 @@ class Clock:
     dropped: int = 0
     padded: int = 0
     repeated: int = 0
+    unread: int = 0
+    target_rows_per_s: float = 0.0  # what the user wants; 0: nothing said
+    paced: float = 0.0  # seconds held back by max_rows_per_s
     transport: str = "not connected"
     waits_by: dict[str, float] = field(default_factory=lambda: {"storage": 0.0, "mixing": 0.0, "wire": 0.0})
 
@@ -36,6 +41,13 @@ class Clock:
             self.waited += waited
         self.steps += 1
         self.rows += rows
+
+    def epoch(self, end: pb.EpochEnd) -> None:
+        self.epochs += 1
+        self.dropped += end.dropped
+        self.padded += end.padded
+        self.repeated += end.repeated_rows
+        self.unread += end.unread
 
     def bundle(self, waited: float, rows_wait: float, gather: float, size: int) -> None:
         """A bundle came after the loop had waited `waited` for it; the server says what it was doing."""
@@ -71,6 +83,9 @@ class Profile(Mapping[str, float | int | str]):
             "dropped_rows": clock.dropped,
             "padded_rows": clock.padded,
             "repeated_rows": clock.repeated,
+            "unread_rows": clock.unread,
+            "paced_s": clock.paced,
+            "target_rows_per_s": clock.target_rows_per_s,
             "transport": clock.transport,
         }
 
@@ -88,11 +103,13 @@ class Profile(Mapping[str, float | int | str]):
         if not v["steps"]:
             return "nothing was received yet"
         share = float(v["waited_share"])
+        target = float(v["target_rows_per_s"])
+        missed = f"; the target of {target:,.0f} rows/s is missed" if float(v["rows_per_s"]) < target else ""
         text = (
             f"{v['steps']} steps, {v['rows']} rows in {float(v['seconds']):.1f} s "
             f"({float(v['rows_per_s']):,.0f} rows/s, {float(v['bytes_per_s']) / 1e6:,.1f} MB/s over {v['transport']}); "
             f"the first batch took {float(v['first_batch_s']):.2f} s; "
-            f"after it the trainer waited {share:.0%} of the time"
+            f"after it the trainer waited {share:.0%} of the time{missed}"
         )
         if share < 0.05:
             return f"{text}: the trainer is the slow one"

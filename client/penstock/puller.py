@@ -8,20 +8,18 @@ import logging
 import os
 import time
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import pyarrow as pa
 
-from penstock.batch import Batch, BatchMetadata
-from penstock.errors import ConversionError, PenstockError, ServerError, ServerUnavailable
+from penstock.batch import Batch
+from penstock.cutting import Cutter, Cutting
+from penstock.errors import InvalidRequest, PenstockError, ServerError, ServerUnavailable
 from penstock.link import Link, nobody_there
 from penstock.profile import Clock
-from penstock.receiver import Received, Receiver
+from penstock.receiver import Item, Received, Receiver
 from penstock.retry import Backoff
 from penstock.subscription import Delivery, Order, Share
-from penstock.tensors import BundleConverter, OpenBundle, plan_columns
-from penstock.tensors.output import load_output
 from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
@@ -43,28 +41,6 @@ class Identity:
     client: str
 
 
-@dataclass
-class _Open:
-    """A bundle being cut."""
-
-    header: pb.Bundle
-    rows: OpenBundle
-    start: Cursor
-    next: int = 0
-
-    def units_before(self, step: int) -> int:
-        header = self.header
-        units: int = step * header.units
-        if step == header.steps and header.HasField("last_units"):
-            units += header.last_units - header.units
-        return units
-
-    def cursor(self) -> Cursor:
-        """After the steps handed out."""
-        spans = [(s.segment, s.units, s.digest) for s in self.header.spans]
-        return self.start.after(self.next, self.units_before(self.next), spans, self.header.taken)
-
-
 class Puller:
     """One rank's steps. Used by one thread at a time; `close` may be called twice, and from a finalizer."""
 
@@ -78,15 +54,16 @@ class Puller:
         self._epoch = 0  # where there is no cursor
         self._receiver: Receiver | None = None
         self._pid = os.getpid()
-        self._converter: BundleConverter | None = None
-        self._schema: pa.Schema | None = None
-        self._bundle: _Open | None = None
+        self._cutter: Cutter | None = None
+        self._bundle: Cutting | None = None
         self._window = Window(delivery.prefetch, delivery.prefetch_bytes)
         self._owed: tuple[int, int] | None = None  # credits of the step that the user still works on
         self._backoff: Backoff | None = None
         self._connected_once = False
         self._told = 0.0  # when the log last said what we wait for
-        self._rows = 0  # of the step cut last
+        self.closed = False
+        self._due = 0.0  # when the next step may be handed out, where that is paced
+        clock.target_rows_per_s = share.target_rows_per_s
 
     # -- position -----------------------------------------------------------------------------------------------
 
@@ -98,12 +75,12 @@ class Puller:
     def step(self) -> int:
         """The next step of the epoch."""
         if self._bundle is not None:
-            return int(self._bundle.header.first_step) + self._bundle.next
+            return int(self._bundle.header.first_step) + self._bundle.done
         return self._cursor.step if self._cursor is not None else 0
 
     def cursor(self) -> Cursor | None:
         """After what was received; None before the server was ever asked."""
-        return self._bundle.cursor() if self._bundle is not None and self._bundle.next else self._cursor
+        return self._bundle.cursor() if self._bundle is not None and self._bundle.done else self._cursor
 
     def seek(self, epoch: int, cursor: Cursor | None) -> None:
         """Go on at `cursor`, else at the start of `epoch`. Where we are there already, what is under way is kept."""
@@ -112,65 +89,97 @@ class Puller:
             cursor = replace(here, epoch=epoch, segment=0, taken=0, step=0, digest=0)
         if cursor is not None and here == cursor and self._pid == os.getpid():
             return
-        self._drop_receiver()
+        self._leave()
         self._cursor, self._epoch = cursor, epoch
+
+    def resize(self, global_batch: int) -> None:
+        """Steps of another size from here on."""
+        if global_batch != self._share.global_batch:
+            self._leave()
+            self._share = replace(self._share, global_batch=global_batch)
 
     # -- pulling ------------------------------------------------------------------------------------------------
 
     def ensure_open(self) -> pb.Opened:
-        """Connect, if we are not: what the server says of the stream."""
+        """Connect, if we never did: what the server says of the stream."""
         while self.opened is None:
-            self._take(self._receive())
+            self._advance(time.monotonic())
         return self.opened
 
     @property
     def schema(self) -> pa.Schema:
         self.ensure_open()
-        assert self._schema is not None  # noqa: S101 - set with `opened`
-        return self._schema
+        assert self._cutter is not None  # noqa: S101 - made with `opened`
+        return self._cutter.schema
 
     def next(self) -> Batch | pa.RecordBatch | pb.EpochEnd:
-        """The next step, or the end of the epoch (told once; the next call begins the following epoch)."""
+        """The next step, or the end of the epoch (told once; the next call begins the following epoch).
+
+        Whatever is raised, here or by an interrupt, the position stays that of what was returned.
+        """
         started = time.monotonic()
         if self._owed is not None:
             owed, self._owed = self._owed, None
             self._give_back(self._window.done(*owed))
-        if self._bundle is None:
-            end = self._next_bundle()
+        while (bundle := self._in_hand()) is None:
+            end = self._advance(started)
             if end is not None:
                 return end
-        step = self._cut()
-        self.clock.step(time.monotonic() - started, step.num_rows if isinstance(step, pa.RecordBatch) else self._rows)
+        step = bundle.next()
+        self._owed = bundle.credit()
+        self.clock.step(time.monotonic() - started, bundle.last_rows)
+        if self._delivery.max_rows_per_s is not None:
+            self._pace(bundle.last_rows / self._delivery.max_rows_per_s)
         return step
 
-    def close(self) -> None:
-        self._drop_receiver()
+    @property
+    def at_end(self) -> bool:
+        """Was the last step of an epoch handed out, and its end not told yet?"""
+        return self._bundle is not None and self._bundle.exhausted and self._bundle.header.ends_epoch
 
-    def _next_bundle(self) -> pb.EpochEnd | None:
-        started = time.monotonic()
-        while True:
+    def close(self, join: bool = True) -> None:
+        """For good; may be called twice. `join=False` from a finalizer."""
+        self.closed = True
+        self._drop_receiver(join=join)
+
+    def _in_hand(self) -> Cutting | None:
+        """The bundle being cut, if it has a step left."""
+        if self._bundle is not None and self._bundle.exhausted:
+            self._cursor, self._bundle = self._bundle.cursor(), None
+        return self._bundle
+
+    def _advance(self, since: float) -> pb.EpochEnd | None:
+        """Take what comes next. The end of an epoch is returned; a bundle is then in hand; else nothing changed yet.
+
+        If that fails half-way, the stream is ahead of the position: it is dropped, and opened anew where we are.
+        """
+        try:
             item = self._receive()
             if isinstance(item, Received):
-                self._backoff = None
-                self._open_bundle(item, time.monotonic() - started)
-                return None
-            if isinstance(item, pb.EpochEnd):
-                self._backoff = None
-                self._end_epoch(item)
-                return item
-            self._take(item)
+                self._open_bundle(item, time.monotonic() - since)
+            elif isinstance(item, pb.EpochEnd):
+                return self._end_epoch(item)
+            elif isinstance(item, pb.Opened):
+                self._take_opened(item)
+            elif isinstance(item, pb.Filling):
+                self._tell_filling(item)
+            else:
+                self._failed(item)
+        except BaseException:
+            self._drop_receiver()
+            raise
+        return None
 
-    def _take(self, item: Any) -> None:
-        if isinstance(item, pb.Opened):
-            self._take_opened(item)
-        elif isinstance(item, pb.Filling):
-            self._tell_filling(item)
-        elif isinstance(item, PenstockError):
-            self._failed(item)
-        else:
-            raise ServerError(f"{self._link.target} sent {type(item).__name__} before Opened: a bug in the server")
+    def _pace(self, seconds: float) -> None:
+        """Hold a step back until the steps before it have had their time."""
+        now = time.monotonic()
+        due = max(now, self._due)
+        self._due = due + seconds
+        if due > now:
+            self.clock.paced += due - now
+            time.sleep(due - now)
 
-    def _receive(self) -> Any:
+    def _receive(self) -> Item:
         if self._receiver is None or self._pid != os.getpid():
             self._drop_receiver()
             self._connect()
@@ -180,6 +189,8 @@ class Puller:
         return self._receiver.get()
 
     def _connect(self) -> None:
+        if self.closed:
+            raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
         cursor = self._cursor
         message = pb.Open(
             protocol=PROTOCOL,
@@ -197,26 +208,20 @@ class Puller:
         self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
         self._owed = None
         self._pid = os.getpid()
-        self._receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata)
-        self._receiver.start()
+        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata)
+        receiver.start()
+        self._receiver = receiver
 
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))
-        if self._schema is not None and not schema.equals(self._schema):
+        if self._cutter is None:
+            self._cutter = Cutter(schema, self._share, self._delivery)
+        elif not schema.equals(self._cutter.schema):
             raise ServerError(
-                f"the stream came back with other columns: {schema.to_string()} instead of {self._schema.to_string()}; "
-                "the dataset was registered anew under the same name; begin a new stream"
+                f"the stream came back with other columns: {schema.to_string()} instead of "
+                f"{self._cutter.schema.to_string()}; the dataset was registered anew under the same name; "
+                "begin a new stream"
             )
-        if self._converter is None:
-            d = self._delivery
-            self._converter = plan_columns(schema, d.output, ragged=d.ragged, nulls=d.nulls, fill=d.fill)
-            if "valid" in self._converter.keys and self._share.may_pad:
-                raise ConversionError(
-                    "column 'valid' has the name of the mask that says which rows are data "
-                    f"(last={self._share.last!r}); leave it out with columns=, rename it, or say last='drop' or "
-                    "last='wrap'"
-                )
-        self._schema = schema
         self.opened = opened
         self._cursor = Cursor.from_json(opened.cursor)
         self.clock.transport = opened.transport
@@ -227,6 +232,8 @@ class Puller:
         self._connected_once = True
 
     def _tell_filling(self, filling: pb.Filling) -> None:
+        if filling.rows > (self.filling.rows if self.filling is not None else 0):
+            self._backoff = None  # the server is getting on
         self.filling = filling
         now = time.monotonic()
         if now - self._told > _TELL_EVERY:
@@ -235,7 +242,7 @@ class Puller:
 
     def _failed(self, error: PenstockError) -> None:
         """The stream broke. Permanent errors are raised; else wait a little, then the next receive reconnects."""
-        self._drop_receiver(keep_bundle=True)
+        self._drop_receiver()
         if not error.retryable:
             raise error
         if self._backoff is None:
@@ -253,74 +260,37 @@ class Puller:
     # -- bundles ------------------------------------------------------------------------------------------------
 
     def _open_bundle(self, item: Received, waited: float) -> None:
+        if self._cursor is None or self._cutter is None:
+            raise ServerError(f"{self._link.target} sent a bundle before Opened: a bug in the server")
+        self._bundle = self._cutter.open(item, self._cursor)
+        self._backoff = self.filling = None
         header = item.header
-        assert self._cursor is not None  # noqa: S101 - Opened came before
-        assert self._converter is not None  # noqa: S101
-        if (header.epoch, header.first_step) != (self._cursor.epoch, self._cursor.step):
-            raise ServerError(
-                f"expected step {self._cursor.step} of epoch {self._cursor.epoch}, the server sent step "
-                f"{header.first_step} of epoch {header.epoch}: a bug in the server"
-            )
-        batch = pa.ipc.read_record_batch(pa.py_buffer(item.body), self._schema)
-        rows = self._converter.open(batch, item.body)
-        self._bundle = _Open(header, rows, self._cursor)
         self.clock.bundle(waited, header.rows_wait_us / 1e6, header.gather_us / 1e6, header.body_bytes)
-        self.filling = None
 
-    def _cut(self) -> Batch | pa.RecordBatch:
-        bundle = self._bundle
-        assert bundle is not None  # noqa: S101 - the caller saw to it
-        header, step = bundle.header, bundle.next
-        last = step + 1 == header.steps
-        start = step * header.rows
-        stop = start + (header.last_rows if last and header.HasField("last_rows") else header.rows)
-        size = header.body_bytes // header.steps
-        cut = bundle.rows.rows(start, stop)
-        bundle.next += 1
-        self._rows = stop - start
-        self._owed = (1, size + header.body_bytes % header.steps if last else size)
-        valid = self._valid(header.last_valid if last and header.HasField("last_valid") else None)
-        number = header.first_step + step
-        if last:
-            self._cursor, self._bundle = bundle.cursor(), None
-        if isinstance(cut, pa.RecordBatch):
-            return cut if valid is None else cut.append_column("valid", pa.array(valid))
-        world = self._share.world
-        batch = Batch(cut, BatchMetadata(header.epoch, number, self._rows, world.rank, world.world_size))
-        if valid is not None:
-            batch["valid"] = load_output(self._delivery.output).wrap(valid)
-        return self._placed(batch)
-
-    def _valid(self, rows: int | None) -> np.ndarray[tuple[int], np.dtype[np.bool_]] | None:
-        """Which rows are data: in every batch under `last="pad"`, else only where some are not."""
-        if rows is None and self._share.last != "pad":
-            return None
-        return np.arange(self._rows) < (self._rows if rows is None else rows)
-
-    def _placed(self, batch: Batch) -> Batch:
-        if self._delivery.pin_memory:
-            batch = batch.pin_memory()
-        if self._delivery.device is not None:
-            batch = batch.to(self._delivery.device, non_blocking=self._delivery.pin_memory)
-        return batch
-
-    def _end_epoch(self, end: pb.EpochEnd) -> None:
-        assert self._cursor is not None  # noqa: S101 - Opened came before
-        self._cursor = self._cursor.next_epoch()
-        clock = self.clock
-        clock.epochs += 1
-        clock.dropped += end.dropped
-        clock.padded += end.padded
-        clock.repeated += end.repeated_rows
+    def _end_epoch(self, end: pb.EpochEnd) -> pb.EpochEnd:
+        cursor = self._cursor
+        if cursor is None or (end.epoch, end.steps) != (cursor.epoch, cursor.step):
+            raise ServerError(
+                f"the server ended epoch {end.epoch} after {end.steps} steps, but this side is at "
+                f"{'no step yet' if cursor is None else f'step {cursor.step} of epoch {cursor.epoch}'}: a bug"
+            )
+        self._backoff = None
+        self._cursor = cursor.next_epoch()
+        self.clock.epoch(end)
+        self._give_back(self._window.flush())  # the next epoch's steps may be short of credit
+        return end
 
     def _give_back(self, credits_due: tuple[int, int] | None) -> None:
         if credits_due is not None and self._receiver is not None:
             self._receiver.credit(*credits_due)
 
-    def _drop_receiver(self, keep_bundle: bool = False) -> None:
-        """End the stream. A bundle in hand is whole and may still be cut, unless we go somewhere else."""
-        if not keep_bundle and self._bundle is not None:
-            self._cursor, self._bundle = self.cursor(), None
+    def _drop_receiver(self, join: bool = True) -> None:
+        """End the stream. A bundle in hand is whole and may still be cut."""
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
-            receiver.close()
+            receiver.close(join)
+
+    def _leave(self) -> None:
+        """Drop what is under way and in hand; the position stays."""
+        self._drop_receiver()
+        self._cursor, self._bundle = self.cursor(), None

@@ -92,6 +92,8 @@ class Receiver:
         """The next item; waits for it. What ends the stream comes as a PenstockError, and then nothing follows."""
         with self._came:
             while not self._items:
+                if self._thread is None or not self._thread.is_alive():
+                    return ServerUnavailable(f"the stream from {self._target} is not open")
                 # Bounded waits, so that Ctrl-C is heard on every platform and a silent server is noticed.
                 self._came.wait(timeout=1.0)
                 if not self._items and time.monotonic() - self._heard > SILENCE:
@@ -105,8 +107,12 @@ class Receiver:
     def credit(self, steps: int, size: int) -> None:
         self._requests.say(pb.ClientMessage(credit=pb.Credit(steps=steps, bytes=size)))
 
-    def close(self) -> None:
-        """End the stream and its thread; what was received and not taken is dropped."""
+    def close(self, join: bool = True) -> None:
+        """End the stream and its thread; what was received and not taken is dropped.
+
+        Args:
+            join: wait for the thread. Not from a finalizer: it may run on the very thread that gRPC needs for that.
+        """
         if self._closed:
             return
         self._closed = True
@@ -115,9 +121,12 @@ class Receiver:
         self._requests.say(pb.ClientMessage(close=pb.Close()))
         self._requests.end()
         self._call.cancel()
-        if self._thread is not None and self._thread is not threading.current_thread():
+        if join and self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
-        self._items.clear()
+        with self._came:
+            self._items.clear()
+            self._items.append(ServerUnavailable("the stream was closed"))
+            self._came.notify_all()
 
     # -- the reading thread -------------------------------------------------------------------------------------
 
@@ -129,8 +138,8 @@ class Receiver:
             self._put(_of_status(error, self._target))
         except PenstockError as error:
             self._put(error)
-        except (ValueError, MemoryError) as error:  # bytes that are no message, or too many of them
-            self._put(ServerError(f"{self._target} sent what cannot be read: {error}"))
+        except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it and not wait for ever
+            self._put(ServerError(f"{self._target} sent what cannot be read: {error!r}"))
 
     def _read_messages(self) -> None:
         header: pb.Bundle | None = None

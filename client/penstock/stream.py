@@ -51,9 +51,9 @@ class Stream:
         who = Identity(self._job, self._name, uuid.uuid4().hex, self._client)
         self._puller = Puller(self._link, self._order, self._share, self._delivery, who, self._clock)
         self._loaded = False  # a state waits for the next iterator
-        self._live: _Epoch | None = None
+        self._live: weakref.ref[_Epoch] | None = None  # the iterator holds the stream, not the other way round
         # Holds the puller, not the stream: a stream that nobody can reach any more closes its connection.
-        self._finalizer = weakref.finalize(self, self._puller.close)
+        self._finalizer = weakref.finalize(self, self._puller.close, join=False)
         self.sampler = EpochSampler(self)
 
     # -- what is streamed ---------------------------------------------------------------------------------------
@@ -87,7 +87,15 @@ class Stream:
 
     @property
     def seed(self) -> int:
-        return self._order.seed
+        """The seed of the order. Where the server was to draw one (`seed=None`) this connects."""
+        if self._order.seed is not None:
+            return self._order.seed
+        return int(self._puller.ensure_open().seed)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """NAME@VERSION of the datasets; `batch.metadata.source` counts them. Connects."""
+        return tuple(self._puller.ensure_open().datasets)
 
     @property
     def schema(self) -> pa.Schema:
@@ -101,7 +109,7 @@ class Stream:
         return plan
 
     @property
-    def rows(self) -> int | None:
+    def num_rows(self) -> int | None:
         """Rows of an epoch over all ranks; None where it cannot be known beforehand. Connects."""
         opened = self._puller.ensure_open()
         return int(opened.rows) if opened.HasField("rows") else None
@@ -138,6 +146,8 @@ class Stream:
         self._end_live()
         if self._loaded:
             self._loaded = False
+        elif self._puller.at_end:
+            self._puller.next()  # all its steps were read, only its end was not
         elif self._puller.step:
             warnings.warn(
                 f"epoch {self.epoch} begins again at its start; it was left at step {self._puller.step}. "
@@ -154,11 +164,36 @@ class Stream:
         self._loaded = False
         return self._begin()
 
-    def get_batch(self) -> Any:
-        """The next step from wherever the stream is, into the next epoch where one ends (`batch.metadata.epoch`)."""
+    def get_iterator(self) -> Iterator[Any]:
+        """The same as `iter(stream)`."""
+        return iter(self)
+
+    def get_num_batches(self) -> int:
+        """The same as `len(stream)`; a TypeError says why, where it cannot be known."""
+        return len(self)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """One epoch, row by row: a dict of what each column has for it. For looking at data, not for training."""
+        for batch in self:
+            if isinstance(batch, pa.RecordBatch):
+                yield from batch.to_pylist()
+                continue
+            for i in range(batch.metadata.rows):
+                yield {name: column[i] for name, column in batch.items()}
+
+    def get_batch(self, n: int | None = None) -> Any:
+        """The next step from wherever the stream is, into the next epoch where one ends (`batch.metadata.epoch`).
+
+        Args:
+            n: rows at this rank, for this step and its successors got with the same `n`; default: `batch_size`. All
+                ranks must ask alike.
+        """
         self._refuse_in_worker()
         self._end_live()
         self._loaded = False
+        if n is not None and n < 1:
+            raise InvalidRequest(f"n={n}: must be at least 1")
+        self._puller.resize(self._share.global_batch if n is None else n * self.world_size)
         while isinstance(step := self._puller.next(), pb.EpochEnd):
             pass
         return step
@@ -170,13 +205,16 @@ class Stream:
         self._puller.seek(0, None)
 
     def _begin(self) -> "_Epoch":
-        self._live = _Epoch(self._puller)
-        return self._live
+        self._puller.resize(self._share.global_batch)
+        live = _Epoch(self, self._puller)
+        self._live = weakref.ref(live)
+        return live
 
     def _end_live(self) -> None:
-        if self._live is not None:
-            self._live.end()
-            self._live = None
+        live = self._live() if self._live is not None else None
+        if live is not None:
+            live.end()
+        self._live = None
 
     def _refuse_in_worker(self) -> None:
         data = sys.modules.get("torch.utils.data")
@@ -184,7 +222,7 @@ class Stream:
             raise InvalidRequest(
                 "a Penstock stream inside a DataLoader worker: use num_workers=0: the server prefetches"
             )
-        if not self._finalizer.alive:
+        if self._puller.closed:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
 
     # -- state --------------------------------------------------------------------------------------------------
@@ -228,7 +266,8 @@ class Stream:
     def close(self) -> None:
         """End the stream's connection; may be called twice. Its state can still be saved."""
         self._end_live()
-        self._finalizer()
+        self._puller.close()
+        self._finalizer.detach()
 
     def __enter__(self) -> Self:
         return self
@@ -258,7 +297,8 @@ class Stream:
 class _Epoch(Iterator[Any]):
     """One iterator over (the rest of) one epoch."""
 
-    def __init__(self, puller: Puller) -> None:
+    def __init__(self, stream: Stream, puller: Puller) -> None:
+        self._stream = stream  # else `for batch in client.stream(...)` would lose it, and its connection, at once
         self._puller: Puller | None = puller
         self._replaced = False
 

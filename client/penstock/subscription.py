@@ -11,6 +11,7 @@ from penstock_proto.v1 import data_pb2 as pb
 Last = Literal["short", "drop", "pad", "wrap"]
 Start = Literal["ramp", "full"]
 Until = Literal["all", "first", "repeat"]
+WeightBy = Literal["rows", "shards", "bytes"]
 Datasets = str | Sequence[str] | Mapping[str, float]
 
 
@@ -19,8 +20,7 @@ class Order:
     """What decides the order of rows. None: the server's default."""
 
     datasets: Datasets
-    split: str = "train"
-    seed: int = 0
+    seed: int | None = 0  # None: the server draws one for the whole job
     shuffle: bool = True
     pool_rows: int | None = None
     pool_bytes: int | None = None
@@ -28,12 +28,16 @@ class Order:
     start: Start = "ramp"
     until: Until = "all"
     epoch_rows: int | None = None
+    reshuffle: bool = True
+    weight_by: WeightBy = "rows"
+    rows: str = ""  # row transforms, JSON
+    split: str = "train"
 
     def __post_init__(self) -> None:
         if not self.sources():
             raise InvalidRequest("a stream needs at least one dataset; none was named")
-        if not 0 <= self.seed < 1 << 64:
-            raise InvalidRequest(f"seed={self.seed}: must be an integer from 0 to 2**64 - 1")
+        if self.seed is not None and not 0 <= self.seed < 1 << 64:
+            raise InvalidRequest(f"seed={self.seed}: must be an integer from 0 to 2**64 - 1, or None")
         for name in ("pool_rows", "pool_bytes", "epoch_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -58,6 +62,9 @@ class Order:
             start=self.start,
             until=self.until,
             epoch_rows=self.epoch_rows,
+            same_every_epoch=not self.reshuffle,
+            weight_by=self.weight_by,
+            rows=self.rows,
         )
 
 
@@ -71,6 +78,12 @@ class Share:
     columns: Sequence[str] | None = None
     text: bool = False
     replica: int = 0
+    row_ids: bool = False
+    target_rows_per_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.target_rows_per_s < 0:
+            raise InvalidRequest(f"target_rows_per_s={self.target_rows_per_s}: must be 0 (none) or more")
 
     @property
     def may_pad(self) -> bool:
@@ -86,6 +99,8 @@ class Share:
             last=self.last,
             columns=list(self.columns or ()),
             text=self.text,
+            row_ids=self.row_ids,
+            target_rows_per_s=self.target_rows_per_s,
         )
 
 
@@ -130,8 +145,11 @@ class Delivery:
     nulls: Literal["error", "mask"] = "error"
     fill: Mapping[str, Any] = field(default_factory=dict)
     reconnect_timeout: float = 60.0
+    max_rows_per_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.max_rows_per_s is not None and self.max_rows_per_s <= 0:
+            raise InvalidRequest(f"max_rows_per_s={self.max_rows_per_s}: must be more than 0, or None")
         if self.prefetch < 1 or self.prefetch_bytes < 1:
             raise InvalidRequest(
                 f"prefetch={self.prefetch}, prefetch_bytes={self.prefetch_bytes}: both must be at least 1"

@@ -217,19 +217,18 @@ class AgendaMachine(RuleBasedStateMachine):
     @invariant()
     def within_bounds(self) -> None:
         assert self.agenda._hinted_bytes >= 0
-        assert 0 <= self.agenda.bound.used <= max(50, 40)
+        assert 0 <= self.agenda.bound.used <= 50
 
     def teardown(self) -> None:
         for unit in self.model.resting.values():
             self.agenda.wake(unit)
         for unit in self.model.running.values():
             self.agenda.ended(unit)
-        self.model.demanded.update()
-        while unit := self.agenda.next(0):
-            for chunk in [*unit.demanded, *unit.hinted]:
-                self.agenda.passed(unit, chunk, made=True)
+        while more := self.agenda.next(0):
+            for chunk in [*more.demanded, *more.hinted]:
+                self.agenda.passed(more, chunk, made=True)
                 self.model.demanded.discard(chunk)
-            self.agenda.ended(unit)
+            self.agenda.ended(more)
         assert not self.model.demanded
         assert (self.agenda.bound.used, self.agenda._hinted_bytes, self.agenda.running) == (0, 0, 0)
         assert not self.agenda._units

@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from tests.chunks.makers import value
 
 ONE, TWO = ("one", "1", "/"), ("two", "1", "/")
 VALUE = value((Slice("s1", "toy", "f1", 0, 0, 0, 10, 0, 0),))
+MOUNT = shutil.which("mount")
 SIZE = seal("a", VALUE).size
 
 
@@ -26,7 +28,7 @@ def put(store: Store, key: str, owner: tuple[str, str, str] = ONE, want: Want | 
     trouble = ""
     for _ in range(2):
         sealed = seal(key, VALUE)
-        place = store.place(key, sealed.size, owner, want)
+        place = store.place(key, sealed.size, owner, want, disk=not trouble)
         if place is None:
             return None
         try:
@@ -349,3 +351,44 @@ def test_places_are_named_after_their_process(tmp_path: Path) -> None:
     places = [folder.place("key", 1) for _ in range(2)]
     assert len({p.temp for p in places}) == 2
     assert all(own_name() in p.temp for p in places)
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB, where one may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if (
+        not MOUNT
+        or subprocess.run(
+            [MOUNT, "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], check=False, capture_output=True
+        ).returncode
+    ):
+        pytest.skip("no file system can be mounted here")
+    yield disk
+    subprocess.run([shutil.which("umount") or "umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_disk_that_is_really_full_and_then_really_read_only(
+    tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock_service.chunks.store._REST_SECONDS", 0.0)
+    store = Store(tiny_disk / "store", 1 << 30, 1 << 20, memory_folders=[tmp_path])
+    store.start()
+    entries = [put(store, f"k{n}") for n in range(60)]
+    assert [entry.memory for entry in entries if entry] == sorted(entry.memory for entry in entries if entry)
+    assert "No space left" in store.numbers().trouble
+    on_disk = [entry.key for entry in entries if entry and not entry.memory]
+    assert 0 < len(on_disk) < 60
+    assert names(tiny_disk / "store") == {f"{key}.arrow" for key in on_disk}
+    subprocess.run([MOUNT or "mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    again = Store(tiny_disk / "store", 1 << 30, 1 << 20, memory_folders=[tmp_path])
+    again.start()
+    found = again.find(ONE, on_disk)
+    assert all(entry and entry.rows and entry.rows.equals(VALUE.rows) for entry in found)
+    entry = put(again, "new")
+    assert entry
+    assert entry.memory
+    assert "Read-only" in again.numbers().trouble
+    store.stop()
+    again.stop()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.batch.feed import StepFeed
+from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.chunk import ChunkInfo, RowError
@@ -135,7 +136,7 @@ class World:
     def feed(self, view: View, at: Cursor | None = None) -> StepFeed:
         mixer = Mixer(self.stream.sources, self.stream.order(), self.chunks, Counters())
         start = at or Cursor(0, 0, 0, 0, view.global_batch, self.stream.seed, 0)
-        return StepFeed(mixer, self.chunks, view, SCHEMA, start, Counters())
+        return StepFeed(mixer, Fetch(mixer, self.chunks, SCHEMA, False), view, start, Counters())
 
 
 async def epoch(feed: StepFeed, sizes: Sequence[int]) -> tuple[list[list[int]], list[Cursor], EpochEnd]:

@@ -2,11 +2,12 @@
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_service.core.hashing import digest_ids
-from penstock_service.core.plan import PlanConstants, Until
+from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Start, Until, resolve
 from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT, InOrder, MixingPool
 from penstock_service.mix.schedule import Schedule
 
@@ -110,15 +111,36 @@ def test_the_pool_is_full_before_and_drained_after_every_segment() -> None:
     assert all(abs(n - 5_000) < 250 for n in steady)
 
 
-def test_mixing_reaches_the_distinct_shards_of_the_design() -> None:
-    """1 M rows in 100 shards in stored order, pool a fifth: the simulation of the design, scaled down tenfold."""
-    plan = PlanConstants(200_000, 50_000, 16, "full")
-    pool = make([[10_000] * 100], plan, 7)
+@pytest.mark.parametrize("start", ["ramp", "full"])
+def test_mixing_reaches_the_distinct_shards_of_the_design(start: Start) -> None:
+    """The simulation of the design: 10 M rows in 100 shards in stored order, pool 2 M, refilled at 1.5 M."""
+    plan = resolve(PoolWish(start=start), PoolDefaults(), 10_000_000, 300.0)
+    assert (plan.pool_rows, plan.drain, plan.cycles) == (2_000_000, 500_000, 16)
+    pool = make([[100_000] * 100], plan, 7)
     distinct = []
-    for g in range(5, 15):
-        shard = (pool.segment_rows(0, g) & np.uint64(POSITION_MASK)).astype(np.int64) // 10_000
+    for g in range(16, 22) if start == "ramp" else range(10, 16):  # the pool is full and is being refilled
+        shard = (pool.segment_rows(0, g) & np.uint64(POSITION_MASK)).astype(np.int64) // 100_000
         distinct += [len(np.unique(shard[at : at + 4096])) for at in range(0, len(shard) - 4095, 4096)]
     assert np.mean(distinct) >= 60
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 20), min_size=2, max_size=4), st.integers(0, 2**32), st.sampled_from(["ramp", "full"]))
+def test_over_ten_full_segments_every_source_has_its_share_within_two_points(
+    weights: list[int], seed: int, start: Start
+) -> None:
+    plan = PlanConstants(40_000, 10_000, 16, start)
+    # As many rows as its weight needs: no source runs out.
+    shards = [[20_000 * w] * 10 for w in weights]
+    pool = make(shards, plan, seed, "first", None, weights)
+    first = 7 if start == "ramp" else 0
+    counts = [
+        np.bincount((pool.segment_rows(0, g) >> np.uint64(SOURCE_SHIFT)).astype(np.int64), minlength=len(weights))
+        for g in range(first, first + 14)
+    ]
+    for at in range(5):
+        ten = np.sum(counts[at : at + 10], axis=0)
+        assert np.all(np.abs(ten / ten.sum() - np.array(weights) / sum(weights)) <= 0.02)
 
 
 def test_golden_order() -> None:

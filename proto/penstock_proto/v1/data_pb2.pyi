@@ -65,7 +65,7 @@ class Open(_message.Message):
     def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ...) -> None: ...
 
 class StreamSpec(_message.Message):
-    __slots__ = ("sources", "seed", "unshuffled", "pool_rows", "pool_bytes", "refill_below", "start", "until", "epoch_rows")
+    __slots__ = ("sources", "seed", "unshuffled", "pool_rows", "pool_bytes", "refill_below", "start", "until", "epoch_rows", "same_every_epoch", "rows", "weight_by")
     SOURCES_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     UNSHUFFLED_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +75,9 @@ class StreamSpec(_message.Message):
     START_FIELD_NUMBER: _ClassVar[int]
     UNTIL_FIELD_NUMBER: _ClassVar[int]
     EPOCH_ROWS_FIELD_NUMBER: _ClassVar[int]
+    SAME_EVERY_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_BY_FIELD_NUMBER: _ClassVar[int]
     sources: _containers.RepeatedCompositeFieldContainer[Source]
     seed: int
     unshuffled: bool
@@ -84,7 +87,10 @@ class StreamSpec(_message.Message):
     start: str
     until: str
     epoch_rows: int
-    def __init__(self, sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., seed: _Optional[int] = ..., unshuffled: bool = ..., pool_rows: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., refill_below: _Optional[float] = ..., start: _Optional[str] = ..., until: _Optional[str] = ..., epoch_rows: _Optional[int] = ...) -> None: ...
+    same_every_epoch: bool
+    rows: str
+    weight_by: str
+    def __init__(self, sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., seed: _Optional[int] = ..., unshuffled: bool = ..., pool_rows: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., refill_below: _Optional[float] = ..., start: _Optional[str] = ..., until: _Optional[str] = ..., epoch_rows: _Optional[int] = ..., same_every_epoch: bool = ..., rows: _Optional[str] = ..., weight_by: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
     __slots__ = ("dataset", "weight", "split")
@@ -97,7 +103,7 @@ class Source(_message.Message):
     def __init__(self, dataset: _Optional[str] = ..., weight: _Optional[float] = ..., split: _Optional[str] = ...) -> None: ...
 
 class View(_message.Message):
-    __slots__ = ("global_batch", "rank", "world_size", "replica", "last", "columns", "text")
+    __slots__ = ("global_batch", "rank", "world_size", "replica", "last", "columns", "text", "row_ids", "target_rows_per_s")
     GLOBAL_BATCH_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +111,8 @@ class View(_message.Message):
     LAST_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    ROW_IDS_FIELD_NUMBER: _ClassVar[int]
+    TARGET_ROWS_PER_S_FIELD_NUMBER: _ClassVar[int]
     global_batch: int
     rank: int
     world_size: int
@@ -112,7 +120,9 @@ class View(_message.Message):
     last: str
     columns: _containers.RepeatedScalarFieldContainer[str]
     text: bool
-    def __init__(self, global_batch: _Optional[int] = ..., rank: _Optional[int] = ..., world_size: _Optional[int] = ..., replica: _Optional[int] = ..., last: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., text: bool = ...) -> None: ...
+    row_ids: bool
+    target_rows_per_s: float
+    def __init__(self, global_batch: _Optional[int] = ..., rank: _Optional[int] = ..., world_size: _Optional[int] = ..., replica: _Optional[int] = ..., last: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., text: bool = ..., row_ids: bool = ..., target_rows_per_s: _Optional[float] = ...) -> None: ...
 
 class Credit(_message.Message):
     __slots__ = ("steps", "bytes")
@@ -131,7 +141,7 @@ class Close(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "notes")
+    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "datasets", "seed", "notes")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +152,8 @@ class Opened(_message.Message):
     TRANSPORT_REASON_FIELD_NUMBER: _ClassVar[int]
     SERVER_FIELD_NUMBER: _ClassVar[int]
     CURSOR_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     session: str
     schema: bytes
@@ -153,8 +165,10 @@ class Opened(_message.Message):
     transport_reason: str
     server: str
     cursor: str
+    datasets: _containers.RepeatedScalarFieldContainer[str]
+    seed: int
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Filling(_message.Message):
     __slots__ = ("rows", "of", "stage")
@@ -167,7 +181,7 @@ class Filling(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., of: _Optional[int] = ..., stage: _Optional[str] = ...) -> None: ...
 
 class Bundle(_message.Message):
-    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us")
+    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us", "ends_epoch")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +196,7 @@ class Bundle(_message.Message):
     LAST_VALID_FIELD_NUMBER: _ClassVar[int]
     ROWS_WAIT_US_FIELD_NUMBER: _ClassVar[int]
     GATHER_US_FIELD_NUMBER: _ClassVar[int]
+    ENDS_EPOCH_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     first_step: int
     steps: int
@@ -196,7 +211,8 @@ class Bundle(_message.Message):
     last_valid: int
     rows_wait_us: int
     gather_us: int
-    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ...) -> None: ...
+    ends_epoch: bool
+    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ..., ends_epoch: bool = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("segment", "units", "digest")

@@ -110,6 +110,9 @@ class Session(BaseModel):
     seconds_waiting_for_credit: float = Field(description="the trainer is slower than the server")
     seconds_waiting_for_rows: float = Field(description="storage or mixing are slower than the trainer")
     seconds_connected: float
+    pool_rows: int = Field(description="of the stream's pool as it is")
+    target_rows_per_s: float = Field(description="what the rank wants; 0: nothing said")
+    below_target: bool = Field(description="it gets less, and the server is why")
 
     @classmethod
     def of(cls, status: SessionStatus) -> "Session":

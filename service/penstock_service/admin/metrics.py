@@ -51,6 +51,11 @@ def _sent(numbers: Numbers) -> Iterator[Metric]:
     yield _counter("penstock_steps_sent", "Steps handed to trainers, counted per rank.", numbers.steps_sent)
     yield _counter("penstock_bundles_sent", "Bundles (hand-overs of several steps).", numbers.bundles_sent)
     yield _gauge("penstock_sessions", "Sessions that are open.", numbers.sessions)
+    yield _gauge(
+        "penstock_sessions_below_target",
+        "Sessions that get fewer rows per second than they said they want, the server being why.",
+        numbers.sessions_below_target,
+    )
     yield _counter("penstock_sessions_opened", "Sessions opened since start.", numbers.sessions_total)
 
 
@@ -64,6 +69,9 @@ def _waits(numbers: Numbers) -> Iterator[Metric]:
 def _making(numbers: Numbers) -> Iterator[Metric]:
     yield _counter("penstock_chunks_made", "Chunks read from their source and processed.", numbers.chunks_made)
     yield _counter("penstock_chunk_hits", "Chunks that were found in the store or in memory.", numbers.chunk_hits)
+    yield _gauge(
+        "penstock_mixing_bytes", "Indices of segments, and rows that wait in mixing pools.", numbers.mixing_bytes
+    )
     yield _counter("penstock_segments_built", "Segments of the global order that were planned.", numbers.segments_built)
     yield _gauge("penstock_workers", "Prefetch workers.", numbers.workers)
     yield _counter("penstock_workers_restarted", "Workers that died and were replaced.", numbers.workers_restarted)

@@ -4,7 +4,10 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from penstock_service.admin.progress import ScanProgress
 from penstock_service.config.addresses import DatasetArgument
@@ -15,6 +18,9 @@ from penstock_service.source.registry import Registry
 from penstock_service.source.required import Required
 from penstock_service.source.unchanged import check_unchanged
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
@@ -24,7 +30,13 @@ class Library:
     def __init__(self, registry: Registry, in_use: Callable[[], set[str]]) -> None:
         self._registry = registry
         self._in_use = in_use
+        # Threads of its own: a long scan must not keep the gathering of batches waiting.
+        self._threads = ThreadPoolExecutor(4, "library")
         self._empty: dict[str, str] = {}  # named at start, and why there was nothing
+
+    def close(self) -> None:
+        """Waits for scans that are going on. May be called twice."""
+        self._threads.shutdown()
 
     async def register(
         self,
@@ -36,7 +48,7 @@ class Library:
     ) -> DatasetVersion:
         """Scan `path` (or several) and keep it under `name` (empty: made from the path)."""
         paths = (path,) if isinstance(path, str) else tuple(path)
-        return await asyncio.to_thread(self._register, name, paths, description, tags, required)
+        return await self._off_loop(self._register, name, paths, description, tags, required)
 
     async def register_all(self, arguments: Sequence[DatasetArgument]) -> None:
         """Register what the command line names; the paths of one name are one dataset.
@@ -66,18 +78,18 @@ class Library:
 
     async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
         if not text and not tag:
-            return await asyncio.to_thread(self._registry.list)
-        return await asyncio.to_thread(self._registry.search, text=text, tag=tag)
+            return await self._off_loop(self._registry.list)
+        return await self._off_loop(self._registry.search, text=text, tag=tag)
 
     async def dataset(self, name: str) -> DatasetVersion:
-        return await asyncio.to_thread(self._registry.get, name)
+        return await self._off_loop(self._registry.get, name)
 
     async def lookup(self, name: str, split: str) -> DatasetVersion:
         """For reading: the files must be those that were scanned. Raises NoRows where there is nothing to read."""
         if name in self._empty:
             raise NoRows(self._empty[name])
-        dataset = await asyncio.to_thread(self._registry.get, name, split)
-        await asyncio.to_thread(check_unchanged, dataset)
+        dataset = await self._off_loop(self._registry.get, name, split)
+        await self._off_loop(check_unchanged, dataset)
         return dataset
 
     async def remove(self, name: str) -> DatasetVersion:
@@ -85,8 +97,11 @@ class Library:
         used = sorted(n for n in self._in_use() if n.split("@")[0] == dataset.name)
         if used:
             raise InvalidRequest(f"dataset {dataset.name!r} is in use ({used[0]}); end the streams that read it first")
-        await asyncio.to_thread(self._registry.remove, name)
+        await self._off_loop(self._registry.remove, name)
         return dataset
+
+    async def _off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     def _register(
         self, name: str, paths: Sequence[str], description: str, tags: tuple[str, ...], required: Required | None

@@ -9,6 +9,7 @@ from penstock_proto.v1 import PROTOCOL
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
+from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
 from penstock_service.core.channel import Counters
@@ -38,6 +39,7 @@ class ServerOperations:
         library: Library,
         chunks: Chunks,
         data: DataService,
+        subscriptions: Subscriptions,
         counters: Counters,
         lag: LagProbe,
         checks: Callable[[], dict[str, bool]],
@@ -48,6 +50,7 @@ class ServerOperations:
         self._library = library
         self._chunks = chunks
         self._data = data
+        self._subscriptions = subscriptions
         self._counters = counters
         self._lag = lag
         self._checks = checks
@@ -74,12 +77,14 @@ class ServerOperations:
 
     def numbers(self) -> Numbers:
         totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
+        sessions = self._data.sessions()
         return Numbers(
             rows_sent=dict(totals.rows),
             bytes_sent=totals.bytes,
             steps_sent=totals.steps,
             bundles_sent=totals.bundles,
-            sessions=len(self._data.sessions()),
+            sessions=len(sessions),
+            sessions_below_target=sum(s.below_target for s in sessions),
             sessions_total=totals.sessions,
             stage_seconds={
                 "read": chunks.making_seconds,
@@ -94,6 +99,7 @@ class ServerOperations:
             chunk_hits=chunks.hits,
             segments_built=int(values.get("segments_built", 0)),
             bounds=chunks.bounds,
+            mixing_bytes=self._subscriptions.nbytes,
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,

@@ -10,14 +10,18 @@ from importlib.metadata import version
 
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
+from penstock_service.app.jobs import Seeds
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.lock import StateLock
+from penstock_service.app.making import make_chunks
 from penstock_service.app.operations import Addresses, ServerOperations
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.app.web import WebServer
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.chunks.executor import Executor, ThreadExecutor
+from penstock_service.chunks.mixed import MixedExecutor
+from penstock_service.chunks.processes import ProcessExecutor
 from penstock_service.chunks.store import Store
 from penstock_service.config import Settings
 from penstock_service.config.addresses import host_and_port
@@ -30,7 +34,6 @@ from penstock_service.deliver.server import GrpcServer
 from penstock_service.deliver.session import Limits
 from penstock_service.source.format import ChunkLimits
 from penstock_service.source.formats import SEMANTICS
-from penstock_service.source.read import read_task
 from penstock_service.source.registry import Registry
 
 _log = logging.getLogger(__name__)
@@ -70,8 +73,10 @@ class Server:
         limits = ChunkLimits(rows=settings.chunk_rows, bytes=settings.chunk_bytes)
         registry = await asyncio.to_thread(Registry, settings.state_dir, limits)
         self._stack.callback(registry.close)
+        seeds = await asyncio.to_thread(Seeds, settings.state_dir)
+        self._stack.callback(seeds.close)
         self._chunks = Chunks(
-            read_task,
+            make_chunks,
             Store(settings.store_dir, settings.store_bytes),
             _executor(settings),
             Bound("read_ahead", settings.read_ahead_bytes),
@@ -84,8 +89,17 @@ class Server:
             self._version,
         )
         self._library = Library(registry, self._data.datasets_in_use)
+        self._stack.callback(self._library.close)
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
-        self._subscriptions = Subscriptions(self._library.lookup, self._chunks, defaults, self._counters)
+        self._subscriptions = Subscriptions(
+            self._library.lookup,
+            self._chunks,
+            seeds,
+            defaults,
+            settings.memory // 4,
+            settings.python_modules,
+            self._counters,
+        )
 
         # Worker processes, if any, begin before gRPC does: nothing may fork a process that speaks gRPC.
         self._stack.push_async_callback(self._chunks.stop)
@@ -132,6 +146,7 @@ class Server:
             self._library,
             self._chunks,
             self._data,
+            self._subscriptions,
             self._counters,
             self._lag,
             lambda: dict(self._up),
@@ -176,11 +191,11 @@ async def serve(settings: Settings) -> int:
 
 
 def _executor(settings: Settings) -> Executor:
+    if settings.worker_kind == "threads":
+        return ThreadExecutor(settings.workers)
     if settings.worker_kind == "processes":
-        from penstock_service.chunks.processes import ProcessExecutor
-
         return ProcessExecutor(settings.workers)
-    return ThreadExecutor(settings.workers)
+    return MixedExecutor(settings.workers)
 
 
 def _with_port(address: str, port: int) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -10,8 +10,10 @@ from typing import Any, Final, cast
 
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import BadCursor, Cursor
+from penstock_service.app.jobs import Agreement, Claim, Seeds
 from penstock_service.batch.columns import delivered
 from penstock_service.batch.feed import StepFeed
+from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.dataset import DatasetVersion
@@ -21,12 +23,15 @@ from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, St
 from penstock_service.core.segment import ChunkSource
 from penstock_service.mix.mixer import Mixer
 from penstock_service.mix.overlap import shared_files
-from penstock_service.mix.stream import Stream, StreamWish, settle
+from penstock_service.mix.stream import Stream, StreamWish, WeightBy, settle
+from penstock_service.transform.chain import Chain, parse
 
 Lookup = Callable[[str, str], Awaitable[DatasetVersion]]
 """A split of a dataset version by NAME or NAME@VERSION, whose files are as they were."""
 
-_MIXERS_REMEMBERED: Final = 8
+_IDLE_REMEMBERED: Final = 4
+
+Key = tuple[Any, ...]  # Stream.key
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +39,27 @@ _log = logging.getLogger(__name__)
 class Subscriptions:
     """Opens feeds. Streams with the same order share one mixer, whoever subscribes."""
 
-    def __init__(self, lookup: Lookup, chunks: ChunkSource, defaults: PoolDefaults, counters: Counters) -> None:
+    def __init__(
+        self,
+        lookup: Lookup,
+        chunks: ChunkSource,
+        seeds: Seeds,
+        defaults: PoolDefaults,
+        step_bytes: int,
+        python_modules: tuple[str, ...],
+        counters: Counters,
+    ) -> None:
+        """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run."""
+        self._step_bytes = step_bytes
+        self._python_modules = python_modules
         self._lookup = lookup
+        self._seeds = seeds
+        self._agreement = Agreement()
         self._chunks = chunks
         self._defaults = defaults
         self._counters = counters
-        self._mixers: OrderedDict[tuple[Any, ...], Mixer] = OrderedDict()
+        self._mixers: OrderedDict[Key, Mixer] = OrderedDict()
+        self._readers: Counter[Key] = Counter()
 
     async def open(self, request: pb.Open) -> Opening:
         """Raises a ServiceError that says what is wrong with the request."""
@@ -50,59 +70,81 @@ class Subscriptions:
             last=cast(Last, request.view.last or "short"),
         )
         notes: list[str] = []
-        wish = await self._wish(request.stream, notes)
         cursor = _cursor(request.cursor)
+        wish = await self._wish(request, cursor, notes)
         stream = await settle(wish, self._chunks, self._defaults, _carried_plan(cursor))
-        at = self._begin(request, stream, view, cursor)
-        schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
-        mixer = self._mixer(stream)
-        holds = ExitStack()
-        for source in stream.sources:
-            holds.callback(self._chunks.hold(source).release)
-        feed = StepFeed(mixer, self._chunks, view, schema, at, self._counters)
         notes.extend(await asyncio.to_thread(shared_files, stream.sources))
+        self._check_step(view, stream)
+        mixer = await self._mixer(stream)
+        at = self._begin(request, stream, view, cursor)
+        if at.segment >= mixer.segments:
+            raise InvalidRequest(
+                f"the state is in segment {at.segment}, but an epoch of this stream has {mixer.segments}"
+            )
+        schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
+        ticket = self._agreement.join(request.job, request.name, _claim(view, request.view.replica, stream, at))
+        held = ExitStack()
+        held.callback(self._agreement.leave, request.job, request.name, ticket)
+        for source in stream.sources:
+            held.callback(self._chunks.hold(source).release)
+        self._readers[stream.key] += 1
+        held.callback(self._left, stream.key)
+        fetch = Fetch(mixer, self._chunks, schema, request.view.row_ids)
         for note in notes:
             _log.warning("stream %s: %s", request.name, note)
         _log.info(
-            "stream %s: pool of %d rows, %d leave at a time", request.name, stream.plan.pool_rows, stream.plan.drain
+            "stream %s: pool of %d rows, %d leave at a time, up to %d cycles; seed %d",
+            *(request.name, stream.plan.pool_rows, stream.plan.drain, stream.plan.cycles, stream.seed),
         )
         return Opening(
-            feed=feed,
-            schema=schema,
+            feed=StepFeed(mixer, fetch, view, at, self._counters, stream.row_bytes),
+            schema=fetch.schema,
             fingerprint=stream.fingerprint(),
             plan=stream.plan.to_json(),
-            cursor=at.to_json(),
-            rows=mixer.rows,
-            steps=view.steps_of(mixer.rows),
+            cursor=at,
+            rows=None if stream.may_drop else mixer.rows,
+            steps=None if stream.may_drop else view.steps_of(mixer.rows),
+            seed=stream.seed,
             datasets=tuple(s.reference for s in stream.sources),
             notes=tuple(notes),
-            close=holds.close,
+            close=held.close,
         )
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of indices and waiting rows, over all streams."""
+        return sum(mixer.nbytes for mixer in self._mixers.values())
 
     async def stop(self) -> None:
         for mixer in self._mixers.values():
             await mixer.stop()
         self._mixers.clear()
 
-    async def _wish(self, spec: pb.StreamSpec, notes: list[str]) -> StreamWish:
+    async def _wish(self, request: pb.Open, cursor: Cursor | None, notes: list[str]) -> StreamWish:
+        spec = request.stream
+        chain = await asyncio.to_thread(parse, spec.rows, self._python_modules)
         pool = PoolWish(
             pool_rows=spec.pool_rows if spec.HasField("pool_rows") else None,
             pool_bytes=spec.pool_bytes if spec.HasField("pool_bytes") else None,
             refill_below=spec.refill_below if spec.HasField("refill_below") else None,
             start=cast(Start, spec.start or "ramp"),
         )
-        sources = await self._sources(spec.sources, notes)
+        sources = await self._sources(spec.sources, chain, notes)
         return StreamWish(
             sources=tuple(dataset for dataset, _ in sources),
             weights=tuple(weight for _, weight in sources),
-            seed=spec.seed,
+            seed=await self._seed(request, cursor),
             shuffle=not spec.unshuffled,
             pool=pool,
             until=cast(Until, spec.until or "all"),
             epoch_rows=spec.epoch_rows if spec.HasField("epoch_rows") else None,
+            reshuffle=not spec.same_every_epoch,
+            weight_by=cast(WeightBy, spec.weight_by or "rows"),
         )
 
-    async def _sources(self, named: Sequence[pb.Source], notes: list[str]) -> list[tuple[DatasetVersion, float | None]]:
+    async def _sources(
+        self, named: Sequence[pb.Source], chain: Chain, notes: list[str]
+    ) -> list[tuple[DatasetVersion, float | None]]:
         """Datasets and their weights. One without rows among full ones weighs 0, and is noted."""
         found = []
         empty: NoRows | None = None
@@ -113,10 +155,19 @@ class Subscriptions:
                 empty = nothing
                 notes.append(f"{source.dataset} weighs 0: {nothing}")
             else:
+                dataset = dataset.transformed(chain) if chain else dataset
                 found.append((dataset, source.weight if source.HasField("weight") else None))
         if empty is not None and not found:
             raise empty
         return found
+
+    async def _seed(self, request: pb.Open, cursor: Cursor | None) -> int:
+        """The seed asked for, else that of the cursor, else one drawn for the whole job."""
+        if request.stream.HasField("seed"):
+            return int(request.stream.seed)
+        if cursor is not None:
+            return cursor.seed
+        return await asyncio.to_thread(self._seeds.of, request.job, request.name)
 
     def _begin(self, request: pb.Open, stream: Stream, view: View, cursor: Cursor | None) -> Cursor:
         """Where the feed begins: at the cursor, if it is one of this stream."""
@@ -137,15 +188,45 @@ class Subscriptions:
             )
         return Cursor(**{**asdict(cursor), "global_batch": view.global_batch})
 
-    def _mixer(self, stream: Stream) -> Mixer:
+    def _check_step(self, view: View, stream: Stream) -> None:
+        """One step of one rank is made in memory at once: it must fit there."""
+        size = view.rows * stream.row_bytes
+        if size > self._step_bytes:
+            raise InvalidRequest(
+                f"a step of {view.rows} rows of {stream.row_bytes:.0f} bytes needs {size / 1e9:.1f} GB at each rank; "
+                f"this server makes steps up to {self._step_bytes / 1e9:.1f} GB (a quarter of --memory): at most "
+                f"{max(1, int(self._step_bytes / stream.row_bytes))} rows per rank"
+            )
+
+    async def _mixer(self, stream: Stream) -> Mixer:
         mixer = self._mixers.get(stream.key)
         if mixer is None:
-            mixer = self._mixers[stream.key] = Mixer(stream.sources, stream.order(), self._chunks, self._counters)
+            order = await asyncio.to_thread(stream.order)
+            mixer = self._mixers.setdefault(stream.key, Mixer(stream.sources, order, self._chunks, self._counters))
         self._mixers.move_to_end(stream.key)
-        while len(self._mixers) > _MIXERS_REMEMBERED:
-            # Only the memory of it goes: feeds that still use it keep it alive.
-            self._mixers.popitem(last=False)
         return mixer
+
+    def _left(self, key: Key) -> None:
+        """One reader of a stream has gone; streams that nobody reads keep little, and only the latest of them."""
+        self._readers[key] -= 1
+        if self._readers[key] == 0:
+            del self._readers[key]
+            self._mixers[key].rest()
+        idle = [k for k in self._mixers if k not in self._readers]
+        for old in idle[: max(0, len(idle) - _IDLE_REMEMBERED)]:
+            del self._mixers[old]
+
+
+def _claim(view: View, replica: int, stream: Stream, at: Cursor) -> Claim:
+    facts = (
+        ("world size", view.world_size),
+        ("global batch", view.global_batch),
+        ("last", view.last),
+        ("seed", stream.seed),
+        ("datasets", tuple(s.reference for s in stream.sources)),
+        ("order", tuple(stream.fingerprint().values())),
+    )
+    return Claim(view.rank, replica, (at.epoch, at.segment, at.taken), facts)
 
 
 def _cursor(text: str) -> Cursor | None:

@@ -1,24 +1,20 @@
 """The steps of one rank, bundle by bundle: walks the segments, cuts steps by the view, gathers their rows."""
 
-import asyncio
 import time
-from contextlib import ExitStack
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from penstock_proto.v1.cursor import Cursor
-from penstock_service.batch.gather import gather, plan_visit
+from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.view import View
 from penstock_service.core.channel import Counters
 from penstock_service.core.errors import DataError, InvalidRequest, OrderChanged
 from penstock_service.core.feed import Bundle, EpochEnd, Span
-from penstock_service.core.segment import U32, ChunkSource, Progress, Segment, SegmentSource
+from penstock_service.core.segment import U32, Progress, Segment, SegmentSource
 
 I64 = npt.NDArray[np.int64]
-
-_GUESSED_WIDTH = 64  # bytes of a value whose size is only known when it was gathered
 
 
 class StepFeed:
@@ -27,16 +23,16 @@ class StepFeed:
     def __init__(
         self,
         segments: SegmentSource,
-        chunks: ChunkSource,
+        fetch: Fetch,
         view: View,
-        schema: pa.Schema,
         at: Cursor,
         counters: Counters,
+        row_bytes: float = 64.0,
     ) -> None:
+        """`row_bytes`: about how many bytes a row has, for the first bundle; later ones go by what was gathered."""
         self._segments = segments
-        self._chunks = chunks
+        self._fetch = fetch
         self._view = view
-        self._schema = schema
         self._counters = counters
         self._epoch, self._step = at.epoch, at.step
         self._next_segment = at.segment  # the first one not held
@@ -45,7 +41,7 @@ class StepFeed:
         self._held: list[Segment] = []
         self._padded = self._repeated = self._dropped = 0
         self._waited = 0.0  # for the rows of the bundle being made
-        self._row_bytes = float(sum(_width(field.type) for field in schema)) or 1.0
+        self._row_bytes = max(1.0, row_bytes)
 
     async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
         """See `core.feed.Feed`.
@@ -138,7 +134,7 @@ class StepFeed:
 
     async def _full_steps(self, steps: int) -> Bundle:
         chunk, row = self._units(self._view.full_steps(self._taken, steps))
-        return await self._bundle(chunk, row, steps, steps * self._view.global_batch, {})
+        return await self._bundle(chunk, row, steps, steps * self._view.global_batch)
 
     async def _last_step(self, left: int, progress: Progress | None) -> Bundle | EpochEnd:
         self._first_bad(left)
@@ -153,7 +149,7 @@ class StepFeed:
         differing = {"last_rows": len(last.units), "last_units": left}
         if last.valid is not None:
             differing["last_valid"] = last.valid
-        return await self._bundle(chunk, row, 1, left, differing)
+        return await self._bundle(chunk, row, 1, left, head, **differing)
 
     async def _head(self, left: int, progress: Progress | None) -> list[Segment]:
         """The epoch's first segments, enough to fill the last step up with."""
@@ -177,9 +173,12 @@ class StepFeed:
         chunk = np.concatenate([segments[i].chunk for i in touched])[at]
         return chunk, np.concatenate([segments[i].row for i in touched])[at]
 
-    async def _bundle(self, chunk: U32, row: U32, steps: int, units: int, differing: dict[str, int]) -> Bundle:
+    async def _bundle(
+        self, chunk: U32, row: U32, steps: int, units: int, head: Sequence[Segment] = (), **differing: int
+    ) -> Bundle:
         started = time.perf_counter()
-        body, rows_by_dataset = await self._gather(chunk, row)
+        absent = {c: rows for segment in (*self._held, *head) for c, rows in segment.absent.items()}
+        body, rows_by_dataset = await self._fetch.rows(chunk, row, absent)
         seconds = time.perf_counter() - started
         self._counters.add("gather_seconds", seconds)
         self._row_bytes = max(1.0, body.size / max(1, len(row)))
@@ -194,6 +193,7 @@ class StepFeed:
             units=self._view.global_batch,
             body=body,
             rows_by_dataset=rows_by_dataset,
+            ends_epoch=self._ends(units),
             rows_wait_seconds=self._waited,
             gather_seconds=seconds,
             **differing,
@@ -202,6 +202,13 @@ class StepFeed:
         self._step += steps
         self._drop_exhausted()
         return bundle
+
+    def _ends(self, units: int) -> bool:
+        """Does no step of this epoch follow, once `units` more units are taken?"""
+        if self._next_segment < self._segments.segments:
+            return False
+        left = self._left() - units
+        return left == 0 or (left < self._view.global_batch and self._view.last == "drop")
 
     def _spans(self, units: int) -> tuple[Span, ...]:
         spans, before = [], self._taken
@@ -214,22 +221,12 @@ class StepFeed:
                 break
         return tuple(spans)
 
-    async def _gather(self, chunk: U32, row: U32) -> tuple[pa.Buffer, dict[str, int]]:
-        visit = plan_visit(chunk, row)
-        touched = np.array([c for c, _, _ in visit.runs], np.int64)
-        counts = {c: end - first for c, first, end in visit.runs}
-        batches: dict[int, pa.RecordBatch] = {}
-        rows_by_dataset: dict[str, int] = {}
-        with ExitStack() as leases:
-            for first, dataset, own in self._segments.by_source(touched):
-                lease = leases.enter_context(await self._chunks.lease(dataset, own.tolist()))
-                batches.update((first + c, batch) for c, batch in lease.batches.items())
-                rows_by_dataset[dataset.name] = sum(counts[first + c] for c in own.tolist())
-            body = await asyncio.to_thread(lambda: gather(self._schema, batches, visit).serialize())
-        return body, rows_by_dataset
-
     def _end_epoch(self) -> EpochEnd:
         end = EpochEnd(self._epoch, self._step, self._dropped, self._padded, self._repeated, self._segments.unread)
+        if self._step == 0 and not self._dropped:
+            raise InvalidRequest(
+                f"no row is left of the {self._segments.rows} that an epoch reads: the filters leave all of them out"
+            )
         if self._step == 0:
             raise InvalidRequest(
                 f"an epoch has {self._dropped} rows, fewer than global_batch_size={self._view.global_batch}, and "
@@ -239,11 +236,3 @@ class StepFeed:
         self._held = []
         self._dropped = self._padded = self._repeated = 0
         return end
-
-
-def _width(kind: pa.DataType) -> int:
-    if pa.types.is_fixed_size_list(kind):
-        return _width(kind.value_type) * int(kind.list_size)
-    if pa.types.is_primitive(kind):
-        return max(1, int(kind.bit_width) // 8)
-    return _GUESSED_WIDTH

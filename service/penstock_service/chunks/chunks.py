@@ -121,6 +121,7 @@ class Chunks:
 
     async def infos(self, dataset: DatasetVersion, chunks: Sequence[int]) -> list[ChunkInfo]:
         """What is known of each chunk; those never made are made. The first that fails is raised."""
+        self._running()
         version = await self._version(dataset)
         keys = await self._keys(version, chunks)
         infos = {key: info for key in keys if (info := self._remembered.get(key))}
@@ -251,7 +252,8 @@ class Chunks:
             raise
 
     def _changed(self, key: str) -> None:
-        self._running().submit(self._store.discard, key)
+        if self._files is not None:  # else the next start finds out
+            self._files.submit(self._store.discard, key)
 
     async def _version(self, dataset: DatasetVersion) -> VersionKeys:
         version = self._versions.get(owner_of(dataset))
@@ -268,9 +270,11 @@ class Chunks:
             return await self._off_loop(version.keys, chunks)
 
     async def _prefetch_later(self, dataset: DatasetVersion, chunks: Sequence[int]) -> None:
+        held = owner_of(dataset) in self._holds
         version = await self._version(dataset)
         await self._keys(version, chunks)
-        self._production.hint(version, chunks)
+        if not held or version.owner in self._holds:  # else whoever wanted them has gone meanwhile
+            self._production.hint(version, chunks)
 
     async def _off_loop(self, work: Callable[P, T], *args: P.args, **_: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._running(), work, *args)

@@ -23,6 +23,10 @@ STOP_SECONDS: Final = 10.0  # how long `stop` waits for a chunk in the making
 class Job(Protocol):
     """One unit to be made. All methods are called from one thread, which is not the event loop's, and may block."""
 
+    @property
+    def runs_python(self) -> bool:
+        """Does making it run Python code on rows?"""
+
     def prepare(self) -> Work | None:
         """What is to be done, or None if all of it is there already."""
 

@@ -5,6 +5,7 @@ A file becomes visible only by a rename after its bytes are on disk, so that a f
 
 import json
 import os
+from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,9 +13,9 @@ from typing import Final
 import pyarrow as pa
 
 from penstock_service.chunks.content import content_hash
-from penstock_service.core.chunk import ChunkInfo, ChunkValue, RowError
+from penstock_service.core.chunk import ChunkInfo, ChunkValue, RowError, pack_rows
 
-FORMAT: Final = 1  # of the file; raised when what stands in it changes its meaning
+FORMAT: Final = 2  # of the file; raised when what stands in it changes its meaning
 _FACTS: Final = b"penstock.chunk"
 
 
@@ -44,7 +45,8 @@ class Sealed:
 
 def seal(key: str, value: ChunkValue) -> Sealed:
     rows = value.rows
-    info = ChunkInfo(value.stored_rows, value.errors, pa.ipc.get_record_batch_size(rows), content_hash(rows))
+    dropped = pack_rows(value.dropped, value.stored_rows)
+    info = ChunkInfo(value.stored_rows, value.errors, pa.ipc.get_record_batch_size(rows), content_hash(rows), dropped)
     facts = {
         "format": FORMAT,
         "key": key,
@@ -52,6 +54,7 @@ def seal(key: str, value: ChunkValue) -> Sealed:
         "bytes": info.bytes,
         "content": info.content,
         "errors": [list(error) for error in info.errors],
+        "dropped": b64encode(info.dropped).decode(),
     }
     rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), _FACTS: json.dumps(facts)})
     counted = pa.MockOutputStream()
@@ -93,6 +96,7 @@ def open_file(path: str | Path, key: str) -> tuple[ChunkInfo, pa.RecordBatch, in
                 errors=tuple(RowError(*error) for error in facts["errors"]),
                 bytes=facts["bytes"],
                 content=facts["content"],
+                dropped=b64decode(facts["dropped"]),
             )
             rows = reader.get_batch(0)
             rows.validate()

@@ -57,6 +57,11 @@ class UnitJob:
         self._placed: Place | None = None
         self._began = 0.0
 
+    @property
+    def runs_python(self) -> bool:
+        chain = self.version.dataset.chain
+        return chain is not None and chain.runs_python
+
     def prepare(self) -> Work | None:
         self._began = time.monotonic()
         version = self.version
@@ -91,7 +96,8 @@ class UnitJob:
         want = self._want(chunk)
         place = None
         if not failed or failed.durable:
-            place = self._store.place(self.version.key(chunk), size, self.version.owner, want)
+            key, owner = self.version.key(chunk), self.version.owner
+            place = self._store.place(key, size, owner, want, disk=failed is None)
         if place is None and want == "demand":
             raise ResourceExhausted(
                 f"there is no room for {self.version.describe(chunk)}, {size:,} bytes:"

@@ -23,7 +23,8 @@ _CUT: Final = ("unit", "unit_row", "rows", "offset", "length")
 
 
 def owner_of(dataset: DatasetVersion) -> Owner:
-    return (dataset.label, dataset.version, dataset.root)
+    chain = f"+{dataset.chain.fingerprint}" if dataset.chain is not None else ""
+    return (dataset.label, dataset.version + chain, dataset.root)
 
 
 class VersionKeys:
@@ -37,8 +38,10 @@ class VersionKeys:
         self.bytes: Final = manifest.chunk_bytes
         self.known: dict[int, str] = {}  # keys made so far; the event loop looks here only
         self._semantics = semantics
-        self._schema = dataset.schema.serialize().to_pybytes()
+        self._schema = (dataset.stored_schema or dataset.schema).serialize().to_pybytes()
         self._schema_digest = _schema_digest(dataset.schema)
+        if dataset.chain is not None:
+            self._schema_digest += dataset.chain.fingerprint.encode()
         self._shards = manifest.shards.select(["path", "format", "fingerprint"])
         self._first = manifest.chunk_first_slice
         self._shard = _column(dataset, "shard")
@@ -84,7 +87,8 @@ class VersionKeys:
 
     def task(self, chunks: Sequence[int]) -> ReadTask:
         manifest = self.dataset.manifest
-        return ReadTask(self.dataset.root, self._schema, tuple(chunks), tuple(manifest.slices_of(c) for c in chunks))
+        slices = tuple(manifest.slices_of(c) for c in chunks)
+        return ReadTask(self.dataset.root, self._schema, tuple(chunks), slices, self.dataset.chain)
 
     def describe(self, chunk: int) -> str:
         """Words for messages: dataset, shards and chunk."""

@@ -85,10 +85,13 @@ class Production:
 
     def hint(self, version: VersionKeys, chunks: Sequence[int]) -> None:
         """Their keys are known."""
-        for chunk in chunks:
+        for behind, chunk in enumerate(chunks, 1 - len(chunks)):
             unit = version.unit(chunk)
-            if not self._store.rack.has(version.known[chunk]) and self._failed(unit) is None:
-                self.agenda.hint(unit, chunk, int(version.bytes[chunk]))
+            if self._store.rack.has(version.known[chunk]) or self._failed(unit):
+                continue
+            if not self.agenda.hint(unit, chunk, int(version.bytes[chunk])):
+                self.agenda.hints_forgotten -= behind  # there is no room for those behind it either
+                break
         self._dispatch()
 
     # -- inside --------------------------------------------------------------------------------------------------

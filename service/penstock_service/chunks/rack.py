@@ -190,9 +190,9 @@ class Rack:
                 self._close(victim)
             return victims is not None
 
-    def unreserve(self, place: Place) -> None:
+    def unreserve(self, size: int, *, durable: bool) -> None:
         with self._lock:
-            (self.disk if place.durable else self.memory).bound.leave(place.size)
+            (self.disk if durable else self.memory).bound.leave(size)
 
     def settled(self, place: Place, owner: Owner, info: ChunkInfo, rows: pa.RecordBatch) -> Entry:
         """What was reserved is a chunk now."""

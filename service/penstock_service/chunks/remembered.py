@@ -27,7 +27,7 @@ class Remembered:
         self._infos[entry.key] = before
         if len(self._infos) > self._limit:
             del self._infos[next(iter(self._infos))]
-        if (before.stored_rows, before.errors, before.content) == (now.stored_rows, now.errors, now.content):
+        if before == now:
             return now
         self._changed(entry.key)
         raise OrderChanged(

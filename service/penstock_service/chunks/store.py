@@ -5,6 +5,7 @@ Whatever touches files says "Blocking" and is called off the event loop.
 
 import logging
 import os
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from penstock_service.chunks.rack import Rack
 from penstock_service.chunks.shelf import Entry
 from penstock_service.core.channel import Bound
 from penstock_service.core.chunk import ChunkInfo
-from penstock_service.core.errors import Unavailable
+from penstock_service.core.errors import ResourceExhausted, Unavailable
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class Store:
         self._folder = Folder(folder, durable=True) if folder and store_bytes > 0 else None
         self._memory_parents = list(memory_folders) if memory_folders is not None else memory_parents()
         self._memory_folder: Folder | None = None
+        self._making_folder = threading.Lock()
         self._written = 0
         self._trouble = ""
         self._rests_until = 0.0
@@ -140,9 +142,9 @@ class Store:
 
     # -- making --------------------------------------------------------------------------------------------------
 
-    def place(self, key: str, size: int, owner: Owner, want: Want | None) -> Place | None:
+    def place(self, key: str, size: int, owner: Owner, want: Want | None, *, disk: bool = True) -> Place | None:
         """Blocking. Room for a file of `size` bytes, reserved until `settle` or `abandon`; None if there is none."""
-        if self._folder and time.monotonic() >= self._rests_until:
+        if disk and self._folder and time.monotonic() >= self._rests_until:
             for version, keys in self.rack.unclaimed(size, owner):
                 self.rack.claim(version, keys())
             self._look_again(size)
@@ -156,10 +158,11 @@ class Store:
         if want is None or not self.rack.reserve_memory(size, demanded=want == "demand"):
             return None
         try:
-            self._memory_folder = self._memory_folder or make_memory_folder(self._memory_parents)
-        except OSError:
-            self.rack.memory.bound.leave(size)
-            raise
+            with self._making_folder:
+                self._memory_folder = self._memory_folder or make_memory_folder(self._memory_parents)
+        except OSError as error:
+            self.rack.unreserve(size, durable=False)
+            raise ResourceExhausted(f"chunks can be handed over neither on disk nor in memory: {error}") from error
         return self._memory_folder.place(key, size)
 
     def settle(self, place: Place, info: ChunkInfo, owner: Owner) -> Entry:
@@ -181,7 +184,7 @@ class Store:
         remove(Path(place.temp))
         if not place.durable:
             remove(Path(place.final))
-        self.rack.unreserve(place)
+        self.rack.unreserve(place.size, durable=place.durable)
         if trouble and place.durable:
             self._refused(trouble)
 

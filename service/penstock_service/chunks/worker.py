@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -43,11 +43,10 @@ class Work:
 
     def without(self, chunks: set[int]) -> "Work":
         keep = [at for at, chunk in enumerate(self.task.chunks) if chunk not in chunks]
-        task = ReadTask(
-            self.task.root,
-            self.task.schema,
-            tuple(self.task.chunks[at] for at in keep),
-            tuple(self.task.slices[at] for at in keep),
+        task = replace(
+            self.task,
+            chunks=tuple(self.task.chunks[at] for at in keep),
+            slices=tuple(self.task.slices[at] for at in keep),
         )
         return Work(task, tuple(self.keys[at] for at in keep), self.dataset)
 
@@ -59,6 +58,8 @@ def make_chunks(make: Make, work: Work, ask: Ask, done: Done, before: Callable[[
     """
     left = dict(zip(work.task.chunks, work.keys, strict=True))
     schema = pa.ipc.read_schema(pa.py_buffer(work.task.schema))
+    if work.task.chain is not None:
+        schema = work.task.chain.schema(schema)
     values = make(work.task)
     with _closed(values):
         while True:

@@ -65,6 +65,10 @@ class Settings(BaseSettings):
         default="auto",
         description="what workers are: auto (processes only where Python code runs on rows), threads, processes",
     )
+    python_modules: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Python modules (and all below them) whose functions streams may run on rows; default: none",
+    )
     read_ahead_bytes: Size = Field(default=512 * MiB, ge=MiB, description="most bytes of chunks made ahead of demand")
     chunk_rows: int = Field(default=1 << 20, ge=1, description="most rows of a chunk")
     chunk_bytes: Size = Field(default=16 * MiB, ge=64 * KiB, le=GiB, description="about how many bytes a chunk has")
@@ -87,9 +91,9 @@ class Settings(BaseSettings):
     def dataset_arguments(self) -> tuple[DatasetArgument, ...]:
         return tuple(DatasetArgument.parse(text) for text in self.datasets)
 
-    @field_validator("datasets", mode="before")
+    @field_validator("datasets", "python_modules", mode="before")
     @classmethod
-    def _split_datasets(cls, value: Any) -> Any:
+    def _split_list(cls, value: Any) -> Any:
         """One variable holds several as a JSON list, or with commas between them."""
         if not isinstance(value, str):
             return value

@@ -4,7 +4,7 @@ A chunk's value is (rows, errors). An error that is a function of the bytes is p
 itself; what to do about it is decided when a segment's index is built, not here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 I64 = npt.NDArray[np.int64]
+Bits = bytes
 
 
 class RowError(NamedTuple):
@@ -22,19 +23,35 @@ class RowError(NamedTuple):
     reason: str
 
 
+def no_rows() -> I64:
+    return np.empty(0, np.int64)
+
+
 @dataclass(frozen=True)
 class ChunkValue:
-    """What reading makes. `rows` holds the stored rows without those in `errors`, in stored order, as one batch."""
+    """What reading and row transforms make.
+
+    `rows` holds the stored rows without those in `errors` and `dropped`, in stored order, as one batch.
+    """
 
     stored_rows: int
     rows: pa.RecordBatch
     errors: tuple[RowError, ...] = ()
+    dropped: I64 = field(default_factory=no_rows, compare=False)  # stored rows that a filter left out, ascending
 
     def __post_init__(self) -> None:
-        if self.rows.num_rows + len(self.errors) != self.stored_rows:
+        if self.rows.num_rows + len(self.errors) + len(self.dropped) != self.stored_rows:
             raise ValueError(
-                f"a chunk of {self.stored_rows} stored rows has {self.rows.num_rows} rows and {len(self.errors)} errors"
+                f"a chunk of {self.stored_rows} stored rows has {self.rows.num_rows} rows, {len(self.errors)} errors "
+                f"and {len(self.dropped)} rows left out"
             )
+
+    def stored(self) -> I64:
+        """The stored row that each row of the batch is, int64 [rows]."""
+        present = np.ones(self.stored_rows, np.bool_)
+        present[self.dropped] = False
+        present[[error.row for error in self.errors]] = False
+        return np.flatnonzero(present)
 
 
 @dataclass(frozen=True)
@@ -45,11 +62,30 @@ class ChunkInfo:
     errors: tuple[RowError, ...]
     bytes: int
     content: str  # hash of the chunk's bytes
+    dropped: Bits = b""  # one bit for each stored row, set where a filter left it out; empty: none
 
     @property
     def rows(self) -> int:
-        return self.stored_rows - len(self.errors)
+        return self.stored_rows - len(self.errors) - int.from_bytes(self.dropped, "big").bit_count()
 
-    def error_rows(self) -> I64:
-        """Stored rows that are errors, ascending, int64 [errors]."""
-        return np.array(sorted(e.row for e in self.errors), np.int64)
+    def dropped_rows(self) -> I64:
+        """Stored rows that a filter left out, ascending, int64 [n]."""
+        if not self.dropped:
+            return no_rows()
+        return np.flatnonzero(np.unpackbits(np.frombuffer(self.dropped, np.uint8), count=self.stored_rows))
+
+    def absent_rows(self) -> I64:
+        """Stored rows that the chunk's batch lacks, ascending, int64 [n]."""
+        errors = np.array([e.row for e in self.errors], np.int64)
+        if not self.dropped:
+            return np.sort(errors)
+        return np.sort(np.concatenate([errors, self.dropped_rows()]))
+
+
+def pack_rows(rows: I64, stored_rows: int) -> Bits:
+    """Stored rows as `ChunkInfo.dropped` has them."""
+    if not len(rows):
+        return b""
+    bits = np.zeros(stored_rows, np.bool_)
+    bits[rows] = True
+    return np.packbits(bits).tobytes()

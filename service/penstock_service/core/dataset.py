@@ -5,12 +5,16 @@ is its number in that order, counted before any filter; within one dataset versi
 one, and it is what hashes, cursors and errors are about.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from penstock_service.core.chunk import ChunkValue
 
 I64 = npt.NDArray[np.int64]
 
@@ -54,14 +58,40 @@ class Slice:
     length: int
 
 
+class RowChain(Protocol):
+    """Row transforms, one after the other: a function of the rows alone. Picklable."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Stands for all that decides what it makes."""
+        ...
+
+    @property
+    def may_drop(self) -> bool:
+        """May it leave rows out?"""
+        ...
+
+    @property
+    def runs_python(self) -> bool:
+        """Does it run Python code on rows? Then it belongs into a worker process."""
+        ...
+
+    def schema(self, before: pa.Schema) -> pa.Schema: ...
+
+    def apply(self, value: ChunkValue, where: Callable[[int], str]) -> ChunkValue:
+        """The value of a chunk after the transforms; `where` names a stored row of it, for errors."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class ReadTask:
     """Chunks that are made in one reading: slices per chunk, of one read unit or of many small ones. Picklable."""
 
     root: str  # absolute folder (or file's folder) on this machine
-    schema: bytes  # Arrow IPC schema message all chunks are made to
+    schema: bytes  # Arrow IPC schema message that all chunks are read to
     chunks: tuple[int, ...]  # their ordinals in the dataset version
     slices: tuple[tuple[Slice, ...], ...]  # of each chunk
+    chain: RowChain | None = None  # what is done to the rows that were read
 
 
 @dataclass(frozen=True)
@@ -188,6 +218,8 @@ class DatasetVersion:
     registered_at: str = ""
     split: str = TRAIN
     splits: tuple[Split, ...] = ()
+    chain: RowChain | None = None  # row transforms that a stream wants
+    stored_schema: pa.Schema | None = None  # before them; None: the same
 
     @property
     def label(self) -> str:
@@ -203,6 +235,10 @@ class DatasetVersion:
     def content(self) -> str:
         """Stands for the content of this split: other splits may come and go without changing it."""
         return next((s.content for s in self.splits if s.name == self.split and s.content), self.version)
+
+    def transformed(self, chain: RowChain) -> Self:
+        """The same shards with other rows: chunks of it are kept apart. Raises InvalidRequest if it cannot be."""
+        return replace(self, schema=chain.schema(self.schema), chain=chain, stored_schema=self.schema)
 
     @property
     def formats(self) -> tuple[str, ...]:

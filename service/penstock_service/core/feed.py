@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 import pyarrow as pa
 
+from penstock_proto.v1.cursor import Cursor
 from penstock_service.core.segment import Progress
 
 
@@ -31,6 +32,7 @@ class Bundle:
     units: int  # taken by each step over all ranks
     body: pa.Buffer
     rows_by_dataset: dict[str, int]
+    ends_epoch: bool = False  # no step of this epoch comes after it
     rows_wait_seconds: float = 0.0  # until the rows were made
     gather_seconds: float = 0.0
     last_rows: int | None = None  # where the last step differs
@@ -71,9 +73,10 @@ class Opening:
     schema: pa.Schema
     fingerprint: dict[str, str]
     plan: dict[str, int | str]
-    cursor: str  # JSON: where the feed begins
+    cursor: Cursor  # where the feed begins
     rows: int | None  # of one whole epoch over all ranks
     steps: int | None
+    seed: int
     datasets: tuple[str, ...]  # NAME@VERSION, NAME@VERSION:SPLIT
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice
     notes: tuple[str, ...] = ()  # what the user should know

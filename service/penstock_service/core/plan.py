@@ -72,8 +72,11 @@ def resolve(wish: PoolWish, defaults: PoolDefaults, epoch_rows: int, row_bytes: 
     rows = _positive("pool_rows", wish.pool_rows, defaults.pool_rows)
     room = _positive("pool_bytes", wish.pool_bytes, defaults.pool_bytes)
     refill_below = defaults.refill_below if wish.refill_below is None else wish.refill_below
-    if not 0 <= refill_below <= 0.98:
-        raise InvalidRequest(f"refill_below={refill_below}: allowed is a share of the pool from 0 to 0.98")
+    in_rows = refill_below > 1 and float(refill_below).is_integer()
+    if not in_rows and not 0 <= refill_below <= 0.98:
+        raise InvalidRequest(
+            f"refill_below={refill_below}: allowed is a share of the pool from 0 to 0.98, or a whole number of rows"
+        )
     fits = max(1, int(room / row_bytes)) if row_bytes > 0 else rows
     rows = min(rows, epoch_rows)
     if fits < rows:
@@ -86,7 +89,12 @@ def resolve(wish: PoolWish, defaults: PoolDefaults, epoch_rows: int, row_bytes: 
         rows = fits
     if rows >= epoch_rows:
         return PlanConstants(pool_rows=max(1, epoch_rows), drain=max(1, epoch_rows), cycles=1, start=wish.start)
-    drain = max(1, int(rows * (1 - Fraction(str(refill_below)))))
+    drain = max(1, rows - int(refill_below if in_rows else rows * Fraction(str(refill_below))))
+    if drain * 50 < rows:
+        raise InvalidRequest(
+            f"refill_below={refill_below} of a pool of {rows} rows lets only {drain} leave at a time; "
+            f"at least a fiftieth must: refill_below={rows - rows // 50} rows or less"
+        )
     return PlanConstants(pool_rows=rows, drain=drain, cycles=_cycles(rows, drain), start=wish.start)
 
 

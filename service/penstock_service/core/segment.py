@@ -1,8 +1,8 @@
 """A segment: the units that leave the pool in one drain/refill cycle, as an index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -35,6 +35,7 @@ class Segment:
     row: U32  # [units], of the chunk's batch; meaningless for bad units
     digest: int  # of the row ids, bad ones included, in order
     bad: tuple[BadUnit, ...] = ()  # ascending by unit
+    absent: Mapping[int, I64] = field(default_factory=dict)  # by chunk: stored rows that its batch lacks, ascending
 
     @property
     def units(self) -> int:
@@ -74,6 +75,15 @@ class ChunkSource(Protocol):
         ...
 
 
+class SourceChunks(NamedTuple):
+    """Chunks of one source. The stream numbers the chunks of all sources through."""
+
+    source: int
+    dataset: DatasetVersion
+    first: int  # number in the stream of the source's chunk 0
+    own: I64  # ordinals in the dataset
+
+
 class SegmentSource(Protocol):
     """The one global order of a stream, as segments whose chunks are made."""
 
@@ -98,4 +108,6 @@ class SegmentSource(Protocol):
 
     def look_ahead(self, epoch: int, number: int) -> None: ...
 
-    def by_source(self, chunks: I64) -> list[tuple[int, DatasetVersion, I64]]: ...
+    def by_source(self, chunks: I64) -> list[SourceChunks]:
+        """Ascending `chunks` of the stream, sorted out by source."""
+        ...

@@ -32,6 +32,9 @@ class SessionStatus:
     seconds_waiting_for_credit: float  # the trainer is slower than the server
     seconds_waiting_for_rows: float  # storage, transforms or mixing are slower than the trainer
     seconds_connected: float
+    pool_rows: int = 0  # of the stream's pool as it is
+    target_rows_per_s: float = 0.0  # what the rank wants; 0: nothing said
+    below_target: bool = False  # and the server is why
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Numbers:
     bundles_sent: int = 0
     sessions: int = 0
     sessions_total: int = 0
+    sessions_below_target: int = 0
     stage_seconds: dict[str, float] = field(default_factory=dict)  # by stage: read, mix, gather, send
     wait_seconds: dict[str, float] = field(default_factory=dict)  # by what for: credit, rows
     errors: dict[str, int] = field(default_factory=dict)  # sent to clients, by code
@@ -51,6 +55,7 @@ class Numbers:
     chunks_made: int = 0
     chunk_hits: int = 0
     segments_built: int = 0
+    mixing_bytes: int = 0  # of indices, and of rows that wait in pools
     bounds: tuple[Bound, ...] = ()
     workers: int = 0
     workers_restarted: int = 0

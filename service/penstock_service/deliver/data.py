@@ -4,10 +4,11 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
@@ -20,6 +21,8 @@ from penstock_service.deliver.session import Limits, Session, Totals, Who
 
 Subscribe = Callable[[pb.Open], Coroutine[Any, Any, Opening]]
 Context: TypeAlias = Any  # grpc.aio.ServicerContext: grpc ships no types
+
+_OPEN_WITHIN: Final = 30.0  # seconds
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ class DataService:
         self._max_sessions = max_sessions
         self._server = server
         self._sessions: dict[str, Session] = {}
+        self._opening = 0  # sessions that are being opened
         self._draining: str | None = None
         self._session_ended = asyncio.Event()
 
@@ -59,7 +63,7 @@ class DataService:
     def handler(self) -> grpc.GenericRpcHandler:
         """The handler to register; replies are bytes already."""
         stream = grpc.stream_stream_rpc_method_handler(
-            self._stream, request_deserializer=pb.ClientMessage.FromString, response_serializer=None
+            self._stream, request_deserializer=None, response_serializer=None
         )
         return grpc.method_handlers_generic_handler("penstock.v1.Data", {"Stream": stream})
 
@@ -84,7 +88,15 @@ class DataService:
             await context.write(messages.draining(1000, self._draining))
             return
         request = await self._first(context)
-        opening = await self._open(request, context)
+        if len(self._sessions) + self._opening >= self._max_sessions:
+            raise ResourceExhausted(
+                f"this server has {self._max_sessions} sessions, its limit (--max-sessions); close one, or raise it"
+            )
+        self._opening += 1
+        try:
+            opening = await self._open(request, context)
+        finally:
+            self._opening -= 1
         session = self._admit(request, opening, context)
         reason = "the only transport of this server"
         loop = asyncio.get_running_loop()
@@ -110,18 +122,18 @@ class DataService:
             _log.info("session %s of job %s closed", session.who.session, session.who.job)
 
     async def _first(self, context: Context) -> pb.Open:
-        message = await context.read()
-        if message is grpc.aio.EOF or message.WhichOneof("kind") != "open":
+        try:
+            async with asyncio.timeout(_OPEN_WITHIN):
+                message = await _read(context)
+        except TimeoutError:
+            raise InvalidRequest(f"no Open came within {_OPEN_WITHIN:g} s") from None
+        if message is None or message.WhichOneof("kind") != "open":
             raise InvalidRequest("the first message of a stream must be Open")
         request: pb.Open = message.open
         if request.protocol != PROTOCOL:
             raise ProtocolMismatch(
                 f"the client speaks protocol {request.protocol}, this server ({self._server}) speaks {PROTOCOL}; "
                 "install the same version of penstock on both sides"
-            )
-        if len(self._sessions) >= self._max_sessions:
-            raise ResourceExhausted(
-                f"this server has {len(self._sessions)} sessions, its limit (--max-sessions); close one, or raise it"
             )
         return request
 
@@ -133,8 +145,10 @@ class DataService:
                 await asyncio.wait({opening}, timeout=0.5)
                 if not opening.done():
                     await context.write(messages.filling(0, 0, "opening"))
-        finally:
+        except BaseException:
             opening.cancel()
+            opening.add_done_callback(_close_unused)  # the client went away: what was opened meanwhile is let go
+            raise
         return opening.result()
 
     def _admit(self, request: pb.Open, opening: Opening, context: Context) -> Session:
@@ -150,7 +164,8 @@ class DataService:
         )
         ledger = Ledger()
         ledger.open_window(max(1, request.window.steps), max(1, request.window.bytes))
-        session = Session(who, opening, ledger, self._limits, self.totals, context.write)
+        target = request.view.target_rows_per_s
+        session = Session(who, opening, ledger, self._limits, self.totals, context.write, target)
         self._sessions[who.session] = session
         self.totals.sessions += 1
         if self._draining is not None:
@@ -163,7 +178,7 @@ class DataService:
 
     async def _hear(self, session: Session, context: Context) -> None:
         """Take what the client says until it closes."""
-        while (message := await context.read()) is not grpc.aio.EOF:
+        while (message := await _read(context)) is not None:
             kind = message.WhichOneof("kind")
             if kind == "credit":
                 session.credit(message.credit.steps, message.credit.bytes)
@@ -171,3 +186,19 @@ class DataService:
                 return
             elif kind == "open":
                 raise InvalidRequest("a second Open on one stream: open another stream")
+
+
+async def _read(context: Context) -> pb.ClientMessage | None:
+    """The next message; None when the client has said all. Raises InvalidRequest on bytes that are none."""
+    data = await context.read()
+    if data is grpc.aio.EOF:
+        return None
+    try:
+        return pb.ClientMessage.FromString(data)
+    except DecodeError as error:
+        raise InvalidRequest(f"bytes that are no ClientMessage: {error}") from error
+
+
+def _close_unused(opening: "asyncio.Task[Opening]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()

@@ -22,7 +22,9 @@ def opened(opening: Opening, session: str, transport: str, reason: str, server: 
         transport=transport,
         transport_reason=reason,
         server=server,
-        cursor=opening.cursor,
+        cursor=opening.cursor.to_json(),
+        datasets=opening.datasets,
+        seed=opening.seed,
         notes=opening.notes,
     )
     return _bytes(pb.ServerMessage(opened=message))
@@ -46,6 +48,7 @@ def bundle(made: Bundle) -> bytes:
         last_rows=made.last_rows,
         last_units=made.last_units,
         last_valid=made.last_valid,
+        ends_epoch=made.ends_epoch,
         rows_wait_us=int(made.rows_wait_seconds * 1e6),
         gather_us=int(made.gather_seconds * 1e6),
     )

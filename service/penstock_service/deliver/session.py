@@ -63,8 +63,18 @@ class Who:
 class Session:
     """Sends the steps of one opening under credits until it is cancelled or told to drain."""
 
-    def __init__(self, who: Who, opening: Opening, ledger: Ledger, limits: Limits, totals: Totals, write: Write):
+    def __init__(
+        self,
+        who: Who,
+        opening: Opening,
+        ledger: Ledger,
+        limits: Limits,
+        totals: Totals,
+        write: Write,
+        target_rows_per_s: float = 0.0,
+    ) -> None:
         self.who = who
+        self._target = target_rows_per_s
         self._opening = opening
         self._feed = opening.feed
         self._ledger = ledger
@@ -79,7 +89,7 @@ class Session:
         self._filling = (0, 0, "waiting for rows")
         self._done_steps = 0  # those whose credit came back
         self._epoch_ends: deque[int] = deque()  # steps sent before each end of an epoch that the user has not reached
-        self._epoch = self._step = 0
+        self._epoch, self._step = opening.cursor.epoch, opening.cursor.step
         self._sent_rows = self._sent_bytes = self._sent_steps = 0
 
     # -- events -------------------------------------------------------------------------------------------------
@@ -196,6 +206,12 @@ class Session:
         for dataset, rows in bundle.rows_by_dataset.items():
             totals.rows[dataset] = totals.rows.get(dataset, 0) + rows
 
+    def _below_target(self) -> bool:
+        """Is the rank slower than it wants to be, and not by its own doing (it waits for rows, its window is open)?"""
+        seconds = time.monotonic() - self._began
+        slow = seconds > 1.0 and self._sent_rows < self._target * seconds
+        return slow and self._waited["rows"] > self._waited["credit"]
+
     def status(self) -> SessionStatus:
         return SessionStatus(
             session=self.who.session,
@@ -218,4 +234,7 @@ class Session:
             seconds_waiting_for_credit=self._waited["credit"],
             seconds_waiting_for_rows=self._waited["rows"],
             seconds_connected=time.monotonic() - self._began,
+            pool_rows=int(self._opening.plan["pool_rows"]),
+            target_rows_per_s=self._target,
+            below_target=self._below_target(),
         )

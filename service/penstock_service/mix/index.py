@@ -12,7 +12,7 @@ from penstock_service.core.chunk import ChunkInfo, RowError
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import DataError
 from penstock_service.core.hashing import U64, digest_ids
-from penstock_service.core.segment import BadUnit, Segment
+from penstock_service.core.segment import BadUnit, Segment, SourceChunks
 from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT
 
 I64 = npt.NDArray[np.int64]
@@ -29,19 +29,11 @@ class ChunkNumbers:
         self._first = np.zeros(len(sources) + 1, np.int64)
         np.cumsum([s.manifest.chunks for s in sources], out=self._first[1:])
 
-    def source_of(self, chunk: int) -> int:
-        return int(np.searchsorted(self._first, chunk, side="right")) - 1
-
-    def own(self, chunk: int) -> tuple[DatasetVersion, int]:
-        """The dataset a chunk of the stream belongs to, and its ordinal there."""
-        source = self.source_of(chunk)
-        return self.sources[source], chunk - int(self._first[source])
-
-    def by_source(self, chunks: I64) -> list[tuple[int, DatasetVersion, I64]]:
-        """Ascending `chunks` of the stream, per source: (first chunk of the source, dataset, ordinals there)."""
+    def by_source(self, chunks: I64) -> list[SourceChunks]:
+        """Ascending `chunks` of the stream, sorted out by source."""
         edges = np.searchsorted(chunks, self._first)
         return [
-            (int(self._first[i]), source, chunks[edges[i] : edges[i + 1]] - self._first[i])
+            SourceChunks(i, source, int(self._first[i]), chunks[edges[i] : edges[i + 1]] - self._first[i])
             for i, source in enumerate(self.sources)
             if edges[i + 1] > edges[i]
         ]
@@ -63,23 +55,41 @@ class ChunkNumbers:
 
 def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> Segment:
     """The index of segment `number`: `ids`, their chunks and stored rows, all [units], in order."""
+    kept = _kept(chunk, stored_row, infos)
+    if kept is not None:
+        ids, chunk, stored_row = ids[kept], chunk[kept], stored_row[kept]
     row = stored_row.astype(np.uint32)
     bad: list[BadUnit] = []
+    absent: dict[int, I64] = {}
     for c, info in infos.items():
         if isinstance(info, DataError):
             units = np.flatnonzero(chunk == c)
             bad.extend(BadUnit(int(u), f"row {int(stored_row[u])} of the chunk", str(info)) for u in units[:1])
-        elif info.errors:
+        elif info.errors or info.dropped:
             units = np.flatnonzero(chunk == c)
-            bad.extend(_apply_errors(units, stored_row[units], row, info))
-    return Segment(number, chunk.astype(np.uint32), row, digest_ids(ids), tuple(sorted(bad)))
+            stored = stored_row[units]
+            absent[c] = info.absent_rows()
+            row[units] = (stored - np.searchsorted(absent[c], stored, side="left")).astype(np.uint32)
+            bad.extend(_errors(units, stored, info))
+    return Segment(number, chunk.astype(np.uint32), row, digest_ids(ids), tuple(sorted(bad)), absent)
 
 
-def _apply_errors(units: I64, stored: I64, row: npt.NDArray[np.uint32], info: ChunkInfo) -> list[BadUnit]:
-    """Turn stored rows into rows of the chunk's batch, which lacks the errors; returns the units that are errors."""
-    error_rows = info.error_rows()
-    row[units] = (stored - np.searchsorted(error_rows, stored, side="left")).astype(np.uint32)
+def _kept(chunk: I64, stored_row: I64, infos: Infos) -> npt.NDArray[np.bool_] | None:
+    """Which units no filter left out; None: all of them."""
+    kept: npt.NDArray[np.bool_] | None = None
+    for c, info in infos.items():
+        if isinstance(info, ChunkInfo) and info.dropped:
+            if kept is None:
+                kept = np.ones(len(chunk), np.bool_)
+            units = np.flatnonzero(chunk == c)
+            gone = np.unpackbits(np.frombuffer(info.dropped, np.uint8), count=info.stored_rows).astype(np.bool_)
+            kept[units[gone[stored_row[units]]]] = False
+    return kept
+
+
+def _errors(units: I64, stored: I64, info: ChunkInfo) -> list[BadUnit]:
+    """The units that are errors."""
     by_row: dict[int, RowError] = {e.row: e for e in info.errors}
-    hit = np.flatnonzero(np.isin(stored, error_rows))
+    hit = np.flatnonzero(np.isin(stored, np.fromiter(by_row, np.int64, len(by_row))))
     found = [(int(units[i]), by_row[int(stored[i])]) for i in hit]
     return [BadUnit(unit, error.where, error.reason) for unit, error in found]

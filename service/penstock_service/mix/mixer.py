@@ -1,6 +1,7 @@
 """One stream's segments, made when somebody wants them and shared by all sessions that do."""
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,12 +13,15 @@ from penstock_service.core.channel import Counters
 from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import DataError
-from penstock_service.core.segment import I64, ChunkSource, Progress, Segment
+from penstock_service.core.segment import I64, ChunkSource, Progress, Segment, SourceChunks
 from penstock_service.mix.index import ChunkNumbers, build
 from penstock_service.mix.pool import Order
 
 _GROUP: Final = 16  # chunks asked for between two reports of progress
+_SHARDS_NAMED: Final = 3  # in a log line
 _REMEMBERED: Final = 4  # segments kept for sessions that come a little later
+
+_log = logging.getLogger(__name__)
 
 
 class Mixer:
@@ -31,6 +35,7 @@ class Mixer:
         self._chunks = chunks
         self._counters = counters
         self._segments: OrderedDict[tuple[int, int], asyncio.Task[Segment]] = OrderedDict()
+        self._resting = False
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
 
     @property
@@ -45,7 +50,7 @@ class Mixer:
     def unread(self) -> int:
         return self._order.unread
 
-    def by_source(self, chunks: I64) -> list[tuple[int, DatasetVersion, I64]]:
+    def by_source(self, chunks: I64) -> list[SourceChunks]:
         return self._numbers.by_source(chunks)
 
     async def segment(self, epoch: int, number: int, progress: Progress | None = None) -> Segment:
@@ -55,6 +60,7 @@ class Mixer:
             SourceUnreadable: after its retries; the next call tries again.
         """
         key = (epoch, number)
+        self._resting = False
         if progress is not None:
             self._watchers.setdefault(key, []).append(progress)
         try:
@@ -77,6 +83,19 @@ class Mixer:
         following = (epoch, number + 1) if number + 1 < self._order.segments else (epoch + 1, 0)
         self._start(following)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is remembered: rows that wait in the pool, and segments."""
+        done = [t.result() for t in self._segments.values() if t.done() and not t.cancelled() and not t.exception()]
+        return self._order.nbytes + sum(segment.nbytes for segment in done)
+
+    def rest(self) -> None:
+        """Nobody reads now: forget what can be made again, also what is being made."""
+        self._resting = True
+        self._order.forget()
+        for key in [key for key, task in self._segments.items() if task.done()]:
+            del self._segments[key]
+
     async def stop(self) -> None:
         tasks = [t for t in self._segments.values() if not t.done()]
         for task in tasks:
@@ -88,46 +107,59 @@ class Mixer:
         task = self._segments.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._build(*key), name=f"segment {key}")
-            task.add_done_callback(lambda t: self._failed(key, t))
+            task.add_done_callback(lambda t: self._ended(key, t))
             self._segments[key] = task
         self._segments.move_to_end(key)
-        while len(self._segments) > _REMEMBERED:
-            oldest = next(iter(self._segments))
-            if not self._segments[oldest].done():
-                break
-            del self._segments[oldest]
+        done = [old for old, made in self._segments.items() if made.done() and old != key]
+        for old in done[: max(0, len(self._segments) - _REMEMBERED)]:
+            del self._segments[old]
         return task
 
-    def _failed(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
+    def _ended(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
         """A failure goes to those who wait now; it is not remembered."""
-        if (task.cancelled() or task.exception() is not None) and self._segments.get(key) is task:
+        failed = task.cancelled() or task.exception() is not None
+        if (failed or self._resting) and self._segments.get(key) is task:
             del self._segments[key]
+        if self._resting:
+            self._order.forget()
 
     async def _build(self, epoch: int, number: int) -> Segment:
-        started = time.perf_counter()
+        began = started = time.perf_counter()
         ids = await asyncio.to_thread(self._order.segment_rows, epoch, number)
         chunk, row = await asyncio.to_thread(self._numbers.locate, ids)
         wanted, units = await asyncio.to_thread(np.unique, chunk, return_counts=True)
         mixed = time.perf_counter() - started
         infos: dict[int, ChunkInfo | DataError] = {}
         per_source = self._numbers.by_source(wanted)
-        for _, dataset, own in per_source:
-            self._chunks.prefetch(dataset, own.tolist())
+        for part in per_source:
+            self._chunks.prefetch(part.dataset, part.own.tolist())
         ready, rows_of = 0, dict(zip(wanted.tolist(), units.tolist(), strict=True))
-        for first, dataset, own in per_source:
-            for at in range(0, len(own), _GROUP):
-                group: list[int] = own[at : at + _GROUP].tolist()
-                for c, info in zip(group, await self._infos(dataset, group), strict=True):
-                    infos[first + c] = info
-                    ready += rows_of[first + c]
+        for part in per_source:
+            for at in range(0, len(part.own), _GROUP):
+                group: list[int] = part.own[at : at + _GROUP].tolist()
+                for c, info in zip(group, await self._infos(part.dataset, group), strict=True):
+                    infos[part.first + c] = info
+                    ready += rows_of[part.first + c]
                 for watcher in self._watchers.get((epoch, number), ()):
-                    watcher(ready, len(ids), f"reading {dataset.name}")
+                    watcher(ready, len(ids), f"reading {part.dataset.name}")
         started = time.perf_counter()
         segment = await asyncio.to_thread(build, number, ids, chunk, row, infos)
         self._counters.add("mix_seconds", mixed + time.perf_counter() - started)
         self._counters.add("segments_built")
+        self._tell_entering(epoch, number, time.perf_counter() - began)
         self._counters.add("data_errors", len(segment.bad))
         return segment
+
+    def _tell_entering(self, epoch: int, number: int, seconds: float) -> None:
+        """One line for each chunk set that enters the pool."""
+        for part in self._order.entering(epoch, number):
+            dataset = self._numbers.sources[part.source]
+            named = [str(dataset.manifest.shards["path"][shard]) for shard in part.shards[:_SHARDS_NAMED]]
+            more = f" and {len(part.shards) - len(named)} more" if len(part.shards) > len(named) else ""
+            _log.info(
+                "epoch %d, chunk set %d: %d rows of %s enter the pool, from %d shards (%s%s); segment ready in %.2f s",
+                *(epoch, number, part.rows, dataset.name, len(part.shards), ", ".join(named), more, seconds),
+            )
 
     async def _infos(self, dataset: DatasetVersion, chunks: list[int]) -> Sequence[ChunkInfo | DataError]:
         try:

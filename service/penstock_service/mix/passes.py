@@ -32,8 +32,21 @@ class PassOrder:
             start += last - first
         return found
 
+    def shards(self, epoch: int, start: int, stop: int) -> list[int]:
+        """The shards that those rows lie in, ascending."""
+        found: set[int] = set()
+        while start < stop:
+            number, first = divmod(start, self.rows)
+            last = min(self.rows, first + stop - start)
+            prefix, _, order = self._of_pass(epoch, number)
+            lo = int(np.searchsorted(prefix, first, side="right")) - 1
+            hi = int(np.searchsorted(prefix, last, side="left"))
+            found.update(order[lo:hi].tolist())
+            start += last - first
+        return sorted(found)
+
     def _in_pass(self, epoch: int, number: int, first: int, last: int) -> I64:
-        prefix, shift = self._of_pass(epoch, number)
+        prefix, shift, _ = self._of_pass(epoch, number)
         lo = int(np.searchsorted(prefix, first, side="right")) - 1
         hi = int(np.searchsorted(prefix, last, side="left"))
         edges = np.clip(prefix[lo : hi + 1], first, last)
@@ -41,11 +54,11 @@ class PassOrder:
         out += np.repeat(shift[lo:hi], np.diff(edges))
         return out
 
-    def _read_order(self, epoch: int, number: int) -> tuple[I64, I64]:
-        """Rows before each shard in reading order, [shards + 1], and what to add to get stored positions, [shards]."""
+    def _read_order(self, epoch: int, number: int) -> tuple[I64, I64, I64]:
+        """Rows before each shard in reading order, [shards + 1], what to add to get stored positions, and the order."""
         shards = len(self._start) - 1
         key = key_of(_SHARD_ORDER, self._seed, epoch, number, self._source)
         order = np.argsort(hash_rows(key, np.arange(shards, dtype=np.uint64)), kind="stable")
         prefix = np.zeros(shards + 1, np.int64)
         np.cumsum(np.diff(self._start)[order], out=prefix[1:])
-        return prefix, self._start[:-1][order] - prefix[:-1]
+        return prefix, self._start[:-1][order] - prefix[:-1], order

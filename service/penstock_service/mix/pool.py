@@ -7,7 +7,7 @@ Both hashes know nothing but (seed, epoch, pass, row id); ties of the place hash
 
 from collections.abc import Sequence
 from threading import Lock
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,14 @@ _POOLS_REMEMBERED: Final = 3
 _Waiting = tuple[U64, U64]  # row ids and place hashes
 
 
+class Entering(NamedTuple):
+    """Rows of one source that enter the pool with a chunk set, and the shards they lie in (ascending)."""
+
+    source: int
+    rows: int
+    shards: list[int]
+
+
 class Order(Protocol):
     """The one global order of a stream's rows, segment by segment."""
 
@@ -46,16 +54,35 @@ class Order(Protocol):
         """Row ids of a segment in their order."""
         ...
 
+    def entering(self, epoch: int, segment: int) -> list["Entering"]:
+        """What comes into the pool just before the segment leaves it."""
+        ...
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is remembered."""
+        ...
+
+    def forget(self) -> None:
+        """Drop what is remembered; it can be made again."""
+        ...
+
 
 class MixingPool:
     """The order made by mixing. May be asked from several threads; one at a time computes."""
 
     def __init__(
-        self, schedule: Schedule, plan: PlanConstants, shard_starts: Sequence[npt.NDArray[np.int64]], seed: int
-    ):
+        self,
+        schedule: Schedule,
+        plan: PlanConstants,
+        shard_starts: Sequence[npt.NDArray[np.int64]],
+        seed: int,
+        reshuffle: bool = True,
+    ) -> None:
         self._schedule = schedule
         self._plan = plan
         self._seed = seed
+        self._reshuffle = reshuffle
         self._passes = [PassOrder(i, start, seed) for i, start in enumerate(shard_starts)]
         self._waiting: dict[tuple[int, int, int], _Waiting] = {}  # by (epoch, set, cycles waited)
         self._lock = Lock()
@@ -75,12 +102,24 @@ class MixingPool:
     def unread(self) -> int:
         return self._schedule.unread
 
+    def entering(self, epoch: int, segment: int) -> list[Entering]:
+        if segment >= self._schedule.sets:
+            return []
+        epoch = epoch if self._reshuffle else 0
+        return [
+            Entering(
+                take.source, take.stop - take.start, self._passes[take.source].shards(epoch, take.start, take.stop)
+            )
+            for take in self._schedule.takes(segment)
+        ]
+
     @property
     def nbytes(self) -> int:
         """Bytes of what is remembered."""
         return sum(ids.nbytes + place.nbytes for ids, place in list(self._waiting.values()))
 
     def segment_rows(self, epoch: int, segment: int) -> U64:
+        epoch = epoch if self._reshuffle else 0
         with self._lock:
             first = max(0, segment - self._plan.cycles + 1)
             sets = range(first, min(segment, self._schedule.sets - 1) + 1)
@@ -91,6 +130,10 @@ class MixingPool:
         ids = np.concatenate([p[0] for p in parts])
         place = np.concatenate([p[1] for p in parts])
         return _in_place_order(ids, place)
+
+    def forget(self) -> None:
+        with self._lock:
+            self._waiting.clear()
 
     def _leaving(self, epoch: int, number: int, segment: int) -> _Waiting:
         """Rows of set `number` that leave with `segment`; they are handed out once, then made again."""
@@ -130,21 +173,30 @@ class MixingPool:
 
 
 class InOrder:
-    """The order without mixing: source after source as stored, in blocks of `drain` rows."""
+    """The order without mixing: source after source as stored, in blocks of `drain` rows. Remembers nothing."""
 
-    def __init__(self, rows: Sequence[int], drain: int) -> None:
+    nbytes = 0
+
+    def forget(self) -> None:
+        pass
+
+    def __init__(self, rows: Sequence[int], drain: int, epoch_rows: int | None = None) -> None:
         self._edges = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(np.array(rows, np.int64), out=self._edges[1:])
         self._drain = drain
-        self.rows = int(self._edges[-1])
+        stored = int(self._edges[-1])
+        self.rows = stored if epoch_rows is None else min(stored, epoch_rows)
         self.segments = max(1, -(-self.rows // drain))
-        self.unread = 0
+        self.unread = stored - self.rows
 
     def segment_rows(self, epoch: int, segment: int) -> U64:
         first, last = min(segment * self._drain, self.rows), min((segment + 1) * self._drain, self.rows)
         at = np.arange(first, last, dtype=np.int64)
         source = np.searchsorted(self._edges, at, side="right") - 1
         return (at - self._edges[source]).astype(np.uint64) | (source.astype(np.uint64) << np.uint64(SOURCE_SHIFT))
+
+    def entering(self, epoch: int, segment: int) -> list[Entering]:  # nothing enters a pool that is by-passed
+        return []
 
 
 def _in_place_order(ids: U64, place: U64) -> U64:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Un
 from penstock_service.core.segment import ChunkSource
 from penstock_service.mix.pool import InOrder, MixingPool, Order
 from penstock_service.mix.schedule import Schedule, integer_weights
+
+WeightBy = Literal["rows", "shards", "bytes"]
 
 SEMANTICS: Final = 1
 """Raised by hand when the order made from the same inputs changes; pinned by golden tests."""
@@ -29,6 +31,8 @@ class StreamWish:
     pool: PoolWish = field(default_factory=PoolWish)
     until: Until = "all"
     epoch_rows: int | None = None
+    reshuffle: bool = True
+    weight_by: WeightBy = "rows"
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,13 @@ class Stream:
     plan: PlanConstants
     until: Until
     epoch_rows: int | None
+    reshuffle: bool = True
+    row_bytes: float = 64.0  # mean, processed, over fixed chunks; no part of the fingerprint
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for streams with the same order, and only for them."""
-        return (*self.fingerprint().values(), self.seed, self.plan)
+        return (*self.fingerprint().values(), self.seed, self.plan, tuple(s.root for s in self.sources))
 
     def fingerprint(self) -> dict[str, str]:
         """One short hash per field; seed, epoch, batch, world size and what only the view knows are not in it."""
@@ -54,17 +60,27 @@ class Stream:
             "sources": short_hash(*(s.label for s in self.sources)),
             "versions": short_hash(*(s.content for s in self.sources)),
             "weights": short_hash(*(str(w) for w in self.weights)),
+            "transforms": short_hash(*(s.chain.fingerprint for s in self.sources if s.chain is not None)),
             "pool": short_hash(*(f"{k}={v}" for k, v in self.plan.to_json().items())),
             "end": short_hash(self.until, str(self.epoch_rows)),
-            "order": short_hash("mixed" if self.shuffle else "stored", str(SEMANTICS)),
+            "order": short_hash(
+                "mixed" if self.shuffle else "stored",
+                "anew each epoch" if self.reshuffle or not self.shuffle else "the same each epoch",
+                str(SEMANTICS),
+            ),
         }
+
+    @property
+    def may_drop(self) -> bool:
+        """May filters leave rows out? Then nobody knows beforehand how many steps there are."""
+        return any(s.chain is not None and s.chain.may_drop for s in self.sources)
 
     def order(self) -> Order:
         """The order itself; holds memos, so ask once per stream."""
         if not self.shuffle:
-            return InOrder([s.manifest.rows for s in self.sources], self.plan.drain)
-        schedule = self.schedule()
-        return MixingPool(schedule, self.plan, [s.manifest.shard_start for s in self.sources], self.seed)
+            return InOrder([s.manifest.rows for s in self.sources], self.plan.drain, self.epoch_rows)
+        starts = [s.manifest.shard_start for s in self.sources]
+        return MixingPool(self.schedule(), self.plan, starts, self.seed, self.reshuffle)
 
     def schedule(self) -> Schedule:
         rows = [s.manifest.rows for s in self.sources]
@@ -78,14 +94,30 @@ async def settle(
     _validate(wish)
     rows = [s.manifest.rows for s in wish.sources]
     given = [w for w in wish.weights if w is not None]
-    weights = integer_weights(given or rows)
-    plan = carried
+    weights = integer_weights(given or [_weight(s, wish.weight_by) for s in wish.sources])
+    plan, row_bytes = carried, await _row_bytes(wish.sources, chunks)
     if plan is None:
         # The epoch's length does not depend on the pool: any plan will do to ask for it.
         probe = PlanConstants(pool_rows=1, drain=1, cycles=1, start="ramp")
         epoch_rows = Schedule(rows, weights, probe, wish.until, wish.epoch_rows).rows
-        plan = resolve(wish.pool, defaults, epoch_rows, await _row_bytes(wish.sources, chunks))
-    return Stream(wish.sources, weights, wish.seed, wish.shuffle, plan, wish.until, wish.epoch_rows)
+        plan = resolve(wish.pool, defaults, epoch_rows, row_bytes)
+    return Stream(
+        wish.sources,
+        weights,
+        wish.seed,
+        wish.shuffle,
+        plan,
+        wish.until,
+        wish.epoch_rows,
+        wish.reshuffle,
+        row_bytes,
+    )
+
+
+def _weight(source: DatasetVersion, by: WeightBy) -> int:
+    if by == "shards":
+        return int(source.manifest.shards.num_rows)
+    return source.manifest.bytes if by == "bytes" else source.manifest.rows
 
 
 def _validate(wish: StreamWish) -> None:
@@ -93,6 +125,10 @@ def _validate(wish: StreamWish) -> None:
         raise InvalidRequest("a stream needs at least one dataset; none was named")
     if wish.until not in ("all", "first", "repeat"):
         raise InvalidRequest(f"until={wish.until!r}: allowed are 'all', 'first' and 'repeat'")
+    if wish.weight_by not in ("rows", "shards", "bytes"):
+        raise InvalidRequest(f"weight_by={wish.weight_by!r}: allowed are 'rows', 'shards' and 'bytes'")
+    if wish.weight_by != "rows" and any(w is not None for w in wish.weights):
+        raise InvalidRequest(f"weight_by={wish.weight_by!r} and weights of your own: give one of them")
     if wish.epoch_rows is not None and wish.epoch_rows < 1:
         raise InvalidRequest(f"epoch_rows={wish.epoch_rows}: must be at least 1")
     unweighted = [s.name for s, w in zip(wish.sources, wish.weights, strict=True) if w is None]

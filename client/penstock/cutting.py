@@ -1,0 +1,120 @@
+"""Cuts bundles into steps: what a step holds, which of its rows are data, where the trainer stands after it."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from penstock.batch import Batch, BatchMetadata
+from penstock.errors import ConversionError, ServerError
+from penstock.receiver import Received
+from penstock.subscription import Delivery, Share
+from penstock.tensors import BundleConverter, OpenBundle, plan_columns
+from penstock.tensors.output import load_output
+from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1.cursor import Cursor
+
+_ORIGIN: Final = ("__source__", "__row__")
+
+
+class Cutter:
+    """Opens the bundles of one schema for one share."""
+
+    def __init__(self, schema: pa.Schema, share: Share, delivery: Delivery) -> None:
+        """Raises ConversionError where a column cannot become what was asked for."""
+        self.schema = schema
+        self.share = share
+        self._delivery = delivery
+        hidden = _ORIGIN if share.row_ids else ()
+        columns = pa.schema([field for field in schema if field.name not in hidden])
+        self._converter: BundleConverter = plan_columns(
+            columns, delivery.output, ragged=delivery.ragged, nulls=delivery.nulls, fill=delivery.fill
+        )
+        if "valid" in self._converter.keys and share.may_pad:
+            raise ConversionError(
+                "column 'valid' has the name of the mask that says which rows are data "
+                f"(last={share.last!r}); leave it out with columns=, rename it, or say last='drop' or last='wrap'"
+            )
+        self._wrap_mask = load_output(delivery.output).wrap if delivery.output != "arrow" else None
+
+    def open(self, item: Received, at: Cursor) -> "Cutting":
+        """A bundle that begins at `at`."""
+        header = item.header
+        if (header.epoch, header.first_step) != (at.epoch, at.step):
+            raise ServerError(
+                f"expected step {at.step} of epoch {at.epoch}, the server sent step {header.first_step} of epoch "
+                f"{header.epoch}: a bug in the server"
+            )
+        batch = pa.ipc.read_record_batch(pa.py_buffer(item.body), self.schema)
+        origin = None
+        if self.share.row_ids:
+            origin = {name: batch[name].to_numpy() for name in _ORIGIN}
+            batch = batch.drop_columns(list(_ORIGIN))
+        return Cutting(self, header, self._converter.open(batch, item.body), at, origin)
+
+    def step(self, cut: Any, metadata: BatchMetadata, valid: int | None) -> Batch | pa.RecordBatch:
+        """What the user gets of a cut. `valid`: how many of its rows, from the first on, are data; None: all."""
+        mask = None
+        if valid is not None or self.share.last == "pad":
+            mask = np.arange(metadata.rows) < (metadata.rows if valid is None else valid)
+        if self._wrap_mask is None:
+            return cut if mask is None else cut.append_column("valid", pa.array(mask))
+        batch = Batch(cut, metadata)
+        if mask is not None:
+            batch["valid"] = self._wrap_mask(mask)
+        if self._delivery.pin_memory:
+            batch = batch.pin_memory()
+        if self._delivery.device is not None:
+            batch = batch.to(self._delivery.device, non_blocking=self._delivery.pin_memory)
+        return batch
+
+
+@dataclass
+class Cutting:
+    """A bundle and how many of its steps were handed out."""
+
+    cutter: Cutter
+    header: pb.Bundle
+    rows: OpenBundle
+    start: Cursor
+    origin: dict[str, npt.NDArray[Any]] | None  # of each row, where it was asked for
+    done: int = 0
+    last_rows: int = 0  # of the step handed out last
+
+    @property
+    def exhausted(self) -> bool:
+        return bool(self.done == self.header.steps)
+
+    def next(self) -> Batch | pa.RecordBatch:
+        """The next step. Advances only when it was made."""
+        header, number = self.header, self.done
+        last = number + 1 == header.steps
+        start = number * header.rows
+        stop = start + (header.last_rows if last and header.HasField("last_rows") else header.rows)
+        valid = header.last_valid if last and header.HasField("last_valid") else None
+        cut = self.rows.rows(start, stop)
+        step = self.cutter.step(cut, self._metadata(header.first_step + number, start, stop), valid)
+        self.done, self.last_rows = number + 1, stop - start
+        return step
+
+    def credit(self) -> tuple[int, int]:
+        """Steps and bytes of the step handed out last: shares of the bundle's bytes, the last one takes the rest."""
+        size, rest = divmod(self.header.body_bytes, self.header.steps)
+        return 1, size + rest if self.exhausted else size
+
+    def cursor(self) -> Cursor:
+        """After the steps handed out."""
+        header = self.header
+        units = self.done * header.units
+        if self.exhausted and header.HasField("last_units"):
+            units += header.last_units - header.units
+        return self.start.after(self.done, units, [(s.segment, s.units, s.digest) for s in header.spans], header.taken)
+
+    def _metadata(self, step: int, start: int, stop: int) -> BatchMetadata:
+        ids = source = None
+        if self.origin is not None:
+            ids, source = self.origin["__row__"][start:stop], self.origin["__source__"][start:stop]
+        world = self.cutter.share.world
+        return BatchMetadata(self.header.epoch, step, stop - start, world.rank, world.world_size, ids, source)

@@ -1,0 +1,83 @@
+"""Fetches the rows of a bundle: leases their chunks, gathers off the event loop, gives one Arrow message."""
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from penstock_service.batch.gather import Visit, gather, plan_visit
+from penstock_service.core.segment import U32, ChunkSource, SegmentSource, SourceChunks
+
+I64 = npt.NDArray[np.int64]
+
+SOURCE_FIELD = pa.field("__source__", pa.int32(), nullable=False)
+_AT_ONCE: Final = 1 << 16
+ROW_FIELD = pa.field("__row__", pa.int64(), nullable=False)
+
+
+class Fetch:
+    """Rows by chunk and row, as bytes of `schema`; with `origin` also where each row comes from."""
+
+    def __init__(self, segments: SegmentSource, chunks: ChunkSource, schema: pa.Schema, origin: bool) -> None:
+        self._segments = segments
+        self._chunks = chunks
+        self._columns = schema
+        self._origin = origin
+        self.schema = with_origin(schema) if origin else schema
+
+    async def rows(self, chunk: U32, row: U32, absent: Mapping[int, I64]) -> tuple[pa.Buffer, dict[str, int]]:
+        """An Arrow record batch message of the rows in the order given, and how many came of each dataset.
+
+        Args:
+            absent: by chunk: stored rows that its batch lacks.
+        """
+        # Sorting is quick for an ordinary bundle; a huge one must not hold up the event loop.
+        visit = plan_visit(chunk, row) if len(chunk) <= _AT_ONCE else await asyncio.to_thread(plan_visit, chunk, row)
+        parts = self._segments.by_source(np.array([c for c, _, _ in visit.runs], np.int64))
+        counts = {c: end - first for c, first, end in visit.runs}
+        batches: dict[int, pa.RecordBatch] = {}
+        by_dataset: dict[str, int] = {}
+        with ExitStack() as leases:
+            for part in parts:
+                own: list[int] = part.own.tolist()
+                lease = leases.enter_context(await self._chunks.lease(part.dataset, own))
+                batches.update((part.first + c, batch) for c, batch in lease.batches.items())
+                by_dataset[part.dataset.name] = sum(counts[part.first + c] for c in own)
+            body = await asyncio.to_thread(self._gather, batches, visit, parts, absent)
+        return body, by_dataset
+
+    def _gather(
+        self, batches: Mapping[int, pa.RecordBatch], visit: Visit, parts: list[SourceChunks], absent: Mapping[int, I64]
+    ) -> pa.Buffer:
+        batch = gather(self._columns, batches, visit)
+        if self._origin:
+            source, position = _origins(visit, parts, absent)
+            batch = pa.RecordBatch.from_arrays([*batch.columns, pa.array(source), pa.array(position)], self.schema)
+        return batch.serialize()
+
+
+def with_origin(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([*schema, SOURCE_FIELD, ROW_FIELD])
+
+
+def _origins(visit: Visit, parts: list[SourceChunks], absent: Mapping[int, I64]) -> tuple[npt.NDArray[np.int32], I64]:
+    """Source and stored position of each row, in the order wanted."""
+    of_chunk = {part.first + c: (part, c) for part in parts for c in part.own.tolist()}
+    source, position = np.empty(len(visit.rows), np.int32), np.empty(len(visit.rows), np.int64)
+    for chunk, first, end in visit.runs:
+        part, own = of_chunk[chunk]
+        source[first:end] = part.source
+        stored = stored_rows(visit.rows[first:end], absent.get(chunk))
+        position[first:end] = stored + int(part.dataset.manifest.chunk_start[own])
+    return source[visit.back], position[visit.back]
+
+
+def stored_rows(rows: I64, absent: I64 | None) -> I64:
+    """Rows of a chunk as stored, from rows of its batch, which lacks the rows `absent` (ascending)."""
+    if absent is None or not len(absent):
+        return rows
+    return rows + np.searchsorted(absent - np.arange(len(absent)), rows, side="right")

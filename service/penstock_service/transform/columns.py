@@ -1,0 +1,91 @@
+"""`select` and `cast`: which columns there are, what they are called, and of what type."""
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from penstock_service.core.errors import InvalidRequest
+from penstock_service.core.hashing import short_hash
+from penstock_service.transform.step import Done, Failed
+from penstock_service.transform.types import type_named
+
+
+@dataclass(frozen=True)
+class Select:
+    """Keeps the columns named, in that order; a pair (new, old) renames."""
+
+    columns: tuple[tuple[str, str], ...]
+    may_drop: ClassVar[bool] = False
+    runs_python: ClassVar[bool] = False
+    semantics: ClassVar[int] = 1
+
+    @property
+    def fingerprint(self) -> str:
+        return short_hash("select", str(self.semantics), json.dumps(self.columns))
+
+    def schema(self, before: pa.Schema) -> pa.Schema:
+        for _, old in self.columns:
+            if old not in before.names:
+                raise InvalidRequest(f"select: no column {old!r}; the columns are {before.names}")
+        names = [new for new, _ in self.columns]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise InvalidRequest(f"select: {twice[0]!r} would be there {names.count(twice[0])} times")
+        return pa.schema([before.field(old).with_name(new) for new, old in self.columns])
+
+    def apply(self, batch: pa.RecordBatch) -> Done:
+        schema = self.schema(batch.schema)
+        return Done(pa.RecordBatch.from_arrays([batch.column(old) for _, old in self.columns], schema=schema))
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Gives columns other types. A value that does not fit fails its row; nothing is rounded or cut in silence."""
+
+    types: tuple[tuple[str, str], ...]  # column, name of its type
+    may_drop: ClassVar[bool] = False
+    runs_python: ClassVar[bool] = False
+    semantics: ClassVar[int] = 1
+
+    @property
+    def fingerprint(self) -> str:
+        return short_hash("cast", str(self.semantics), json.dumps(self.types))
+
+    def schema(self, before: pa.Schema) -> pa.Schema:
+        after = before
+        for name, kind in self.types:
+            if name not in before.names:
+                raise InvalidRequest(f"cast: no column {name!r}; the columns are {before.names}")
+            field, wanted = before.field(name), type_named(kind)
+            try:
+                pa.nulls(0, field.type).cast(wanted)
+            except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+                raise InvalidRequest(f"cast: column {name!r} is {field.type}, which cannot become {kind}") from error
+            after = after.set(after.get_field_index(name), field.with_type(wanted))
+        return after
+
+    def apply(self, batch: pa.RecordBatch) -> Done:
+        after = self.schema(batch.schema)
+        try:
+            return Done(self._cast(batch, after))
+        except pa.ArrowInvalid:
+            return self._row_by_row(batch, after)
+
+    def _cast(self, batch: pa.RecordBatch, after: pa.Schema) -> pa.RecordBatch:
+        columns = [column.cast(field.type) for column, field in zip(batch.columns, after, strict=True)]
+        return pa.RecordBatch.from_arrays(columns, schema=after)
+
+    def _row_by_row(self, batch: pa.RecordBatch, after: pa.Schema) -> Done:
+        """Only where some row does not fit: find which."""
+        kept = np.ones(batch.num_rows, np.bool_)
+        failed = []
+        for row in range(batch.num_rows):
+            try:
+                self._cast(batch.slice(row, 1), after)
+            except pa.ArrowInvalid as error:
+                kept[row] = False
+                failed.append(Failed(row, f"cast: {str(error).splitlines()[0]}"))
+        return Done(self._cast(batch.filter(pa.array(kept)), after), kept, tuple(failed))

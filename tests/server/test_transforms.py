@@ -1,0 +1,118 @@
+"""Row transforms through the real server: filters that move no other row, Python in workers, purity that is checked."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+import penstock
+from tests import datafiles
+from tests.conftest import Serve
+
+MODULE = "tests.transform.rows_module"
+
+
+def ids(stream: penstock.Stream) -> list[int]:
+    return [int(i) for batch in stream for i in batch["id"]]
+
+
+def test_a_filter_leaves_rows_out_and_moves_no_other(serve: Serve, tmp_path: Path) -> None:
+    server = serve(datafiles.parquet(tmp_path / "rows", 6, 500), "--chunk-rows", 300)
+    with penstock.connect(server.target) as client:
+        for wish in ({"pool_rows": 800}, {"shuffle": False}, {}):
+            whole = ids(client.stream("rows", batch_size=50, output="numpy", seed=4, **wish))
+            rows = [{"filter": "y in (1, 2) and id != 400"}]
+            stream = client.stream("rows", batch_size=50, output="numpy", seed=4, rows=rows, row_ids=True, **wish)
+            found, kept = [], [i for i in whole if i % 7 in (1, 2) and i != 400]
+            states = []
+            for batch in stream:
+                assert batch["id"].tolist() == batch.metadata.ids.tolist()
+                found += batch["id"].tolist()
+                states.append((len(found), stream.state_dict()))
+            assert found == kept
+            assert len(ids(stream)) == len(kept)
+            with pytest.raises(TypeError, match="filters"):
+                len(stream)
+            with pytest.raises(TypeError, match="filters"):
+                stream.get_num_batches()
+            done, state = states[len(states) // 2]
+            stream.load_state_dict(state)
+            assert ids(stream) == kept[done:]
+
+
+def test_ranks_have_equal_steps_though_rows_are_left_out(serve: Serve, tmp_path: Path) -> None:
+    server = serve(datafiles.parquet(tmp_path / "rows", 3, 500))
+    with penstock.connect(server.target) as client:
+        ranks = [
+            client.stream(
+                "rows", batch_size=8, output="numpy", rows=[{"filter": "y == 3"}], rank=r, world_size=3, pool_rows=400
+            )
+            for r in range(3)
+        ]
+        parts = [[b["id"].tolist() for b in rank] for rank in ranks]
+        assert len({len(part) for part in parts}) == 1
+        assert sorted(i for part in parts for step in part for i in step) == [i for i in range(1500) if i % 7 == 3]
+
+
+def test_select_and_cast_decide_what_arrives(serve: Serve, tmp_path: Path) -> None:
+    server = serve(datafiles.csv(tmp_path / "rows", 1, 100))
+    rows = [{"select": {"label": "y", "x": "x"}}, {"cast": {"label": "int8", "x": "float32"}}]
+    with penstock.connect(server.target) as client:
+        batch = client.stream("rows", batch_size=10, rows=rows).get_batch()
+        assert {name: str(t.dtype) for name, t in batch.items()} == {"label": "torch.int8", "x": "torch.float32"}
+
+
+@pytest.mark.parametrize("kind", ["auto", "threads"])
+def test_python_runs_in_the_workers_and_only_what_is_allowed(serve: Serve, tmp_path: Path, kind: str) -> None:
+    data = datafiles.parquet(tmp_path / "rows", 2, 300)
+    server = serve(data, "--python-modules", MODULE, "--worker-kind", kind)
+    with penstock.connect(server.target) as client:
+        rows: list[dict[str, object]] = [
+            {"python": f"{MODULE}:keep_even"},
+            {"python": {"function": f"{MODULE}:double", "columns": {"twice": "int32"}}},
+        ]
+        stream = client.stream("rows", batch_size=20, output="numpy", rows=rows)
+        for batch in stream:
+            assert (batch["twice"] == 2 * batch["id"]).all()
+        assert sorted(ids(stream)) == list(range(0, 600, 2))
+        with pytest.raises(penstock.InvalidRequest, match="--python-modules os"):
+            client.stream("rows", batch_size=20, output="numpy", rows=[{"python": "os:system"}]).get_batch()
+        failing = client.stream(
+            "rows", batch_size=20, output="numpy", shuffle=False, rows=[{"python": f"{MODULE}:fails_at_seven"}]
+        )
+        with pytest.raises(penstock.DataError, match=r"0000\.parquet, row 7: .*seven"):
+            failing.get_batch()
+
+
+def test_a_transform_that_uses_the_clock_is_found_out(serve: Serve, tmp_path: Path) -> None:
+    data = datafiles.parquet(tmp_path / "rows", 1, 400)
+    # Nothing is kept on disk: the chunk is made again when the stream is opened again.
+    server = serve(data, "--python-modules", MODULE, "--store-bytes", 0)
+    rows = [{"python": f"{MODULE}:uses_the_clock"}]
+    with penstock.connect(server.target) as client:
+        with client.stream("rows", batch_size=20, output="numpy", rows=rows) as stream:
+            stream.get_batch()
+        deadline = time.monotonic() + 10
+        with pytest.raises(penstock.OrderChanged, match=r"0000\.parquet"):  # noqa: PT012
+            while time.monotonic() < deadline:  # the server hears of the closed stream a moment later
+                with client.stream("rows", batch_size=20, output="numpy", rows=rows) as stream:
+                    stream.get_batch()
+
+
+def test_filters_that_leave_nothing_say_so(serve: Serve, tmp_path: Path) -> None:
+    server = serve(datafiles.parquet(tmp_path / "rows", 1, 100))
+    with penstock.connect(server.target) as client:
+        stream = client.stream("rows", batch_size=20, output="numpy", rows=[{"filter": "id < 0"}])
+        with pytest.raises(penstock.InvalidRequest, match="filters leave all of them out"):
+            stream.get_batch()
+
+
+def test_a_state_of_other_transforms_is_refused(serve: Serve, tmp_path: Path) -> None:
+    server = serve(datafiles.parquet(tmp_path / "rows", 1, 100))
+    with penstock.connect(server.target) as client:
+        stream = client.stream("rows", batch_size=20, output="numpy", rows=[{"filter": "id > 3"}])
+        stream.get_batch()
+        other = client.stream("rows", batch_size=20, output="numpy", rows=[{"filter": "id > 4"}])
+        other.load_state_dict(stream.state_dict())
+        with pytest.raises(penstock.CursorMismatch, match="transforms"):
+            other.get_batch()

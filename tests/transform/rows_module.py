@@ -1,0 +1,29 @@
+"""Functions over record batches for the tests, as a user would write them."""
+
+import time
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+
+def double(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch.append_column("twice", pc.multiply(batch["id"], 2).cast(pa.int32()))
+
+
+def keep_even(batch: pa.RecordBatch) -> tuple[pa.RecordBatch, list[bool]]:
+    mask = [i % 2 == 0 for i in batch["id"].to_pylist()]
+    return batch.filter(pa.array(mask)), mask
+
+
+def fails_at_seven(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if 7 in batch["id"].to_pylist():
+        raise ValueError("seven")
+    return batch
+
+
+def too_many(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.Table.from_batches([batch, batch]).combine_chunks().to_batches()[0]
+
+
+def uses_the_clock(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch.set_column(0, "id", pa.array([time.time_ns()] * batch.num_rows))
