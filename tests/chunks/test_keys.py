@@ -14,6 +14,11 @@ def keys(version: DatasetVersion, semantics: dict[str, int] | None = None) -> li
     return list(VersionKeys(version, semantics or {}).all_keys())
 
 
+def units_of(slices: list[dict[str, int]], chunk: int) -> list[tuple[int, int]]:
+    """Shard and unit of each slice of a chunk."""
+    return [(s["shard"], s["unit"]) for s in slices if s["chunk"] == chunk]
+
+
 def changed(version: DatasetVersion, column: str, value: object) -> DatasetVersion:
     """With another value of the first shard's `column`."""
     rows = version.manifest.shards.to_pylist()
@@ -33,7 +38,14 @@ def test_chunks_read_together_are_those_of_the_manifest(steps: list[tuple[int, i
     toy = dataset(Path("/tmp"), [])  # noqa: S108 - nothing is read there
     manifest = Manifest(toy.manifest.shards, pa.Table.from_pylist(rows, schema=SLICES_SCHEMA))
     version = VersionKeys(replace(toy, manifest=manifest), {})
-    assert [version.read_with(c) for c in range(chunk + 1)] == [manifest.chunks_read_with(c) for c in range(chunk + 1)]
+    for c in range(chunk + 1):
+        first, end = version.read_with(c)[0], version.read_with(c)[-1]
+        assert c in version.read_with(c)
+        assert version.read_with(c) == manifest.chunks_read_with(c)
+        for a in range(first, end):  # what is read together hangs together, and nothing else does
+            assert units_of(rows, a)[-1] == units_of(rows, a + 1)[0]
+        assert first == 0 or units_of(rows, first - 1)[-1] != units_of(rows, first)[0]
+        assert end == chunk or units_of(rows, end)[-1] != units_of(rows, end + 1)[0]
 
 
 def test_every_chunk_has_a_key_of_its_own_that_does_not_depend_on_where_the_dataset_lies(tmp_path: Path) -> None:

@@ -47,19 +47,7 @@ class VersionKeys:
         self._shard = _column(dataset, "shard")
         self._cut = [_column(dataset, name) for name in _CUT]
         self._digests: dict[int, npt.NDArray[np.uint8]] = {}
-        self._group_first, self._group_end = self._groups()
-
-    def _groups(self) -> tuple[I64, I64]:
-        """First chunk, and the one behind the last, of what is read with each chunk: int64 [chunks] each.
-
-        The same as `manifest.chunks_read_with`, for all chunks at once.
-        """
-        behind = self._first[1:-1]
-        unit = self._cut[0]
-        joined = (self._shard[behind - 1] == self._shard[behind]) & (unit[behind - 1] == unit[behind])
-        number = np.zeros(self.chunks, np.int64)
-        np.cumsum(~joined, out=number[1:])
-        return np.searchsorted(number, number), np.searchsorted(number, number, side="right")
+        self._group_first, self._group_end = manifest.read_together
 
     def read_with(self, chunk: int) -> range:
         return range(int(self._group_first[chunk]), int(self._group_end[chunk]))

@@ -142,21 +142,20 @@ class Manifest:
         """Bytes of all shards as stored."""
         return int(_numpy(self.shards, "size").sum())
 
+    @cached_property
+    def read_together(self) -> tuple[I64, I64]:
+        """First chunk, and the one behind the last, of those cut from the same read unit: int64 [chunks] each."""
+        shard, unit = _numpy(self.slices, "shard"), _numpy(self.slices, "unit")
+        behind = self.chunk_first_slice[1:-1]  # first slices of all chunks but the first
+        joined = (shard[behind - 1] == shard[behind]) & (unit[behind - 1] == unit[behind])
+        number = np.zeros(self.chunks, np.int64)
+        np.cumsum(~joined, out=number[1:])
+        return np.searchsorted(number, number), np.searchsorted(number, number, side="right")
+
     def chunks_read_with(self, chunk: int) -> range:
         """The chunks that one reading gives together with `chunk`: those cut from the same read unit."""
-        lo = hi = chunk
-        while lo > 0 and self._same_unit(lo - 1):
-            lo -= 1
-        while hi + 1 < self.chunks and self._same_unit(hi):
-            hi += 1
-        return range(lo, hi + 1)
-
-    def _same_unit(self, chunk: int) -> bool:
-        """Does `chunk` end in the read unit that the next chunk begins with?"""
-        next_slice = int(self.chunk_first_slice[chunk + 1])
-        shard, unit = self.slices["shard"], self.slices["unit"]
-        a, b = next_slice - 1, next_slice
-        return bool(shard[a] == shard[b] and unit[a] == unit[b])
+        first, end = self.read_together
+        return range(int(first[chunk]), int(end[chunk]))
 
     def slices_of(self, chunk: int) -> tuple[Slice, ...]:
         first, end = (int(x) for x in self.chunk_first_slice[chunk : chunk + 2])

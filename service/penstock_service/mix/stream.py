@@ -170,7 +170,8 @@ async def _row_bytes(sources: Sequence[DatasetVersion], chunks: ChunkSource) -> 
         last = source.manifest.chunks - 1
         if last < 0:
             continue
-        fixed = sorted({0, last // 2, last})
+        # of a huge read unit its first chunk: the others would be there only when most of it has been read
+        fixed = sorted({source.manifest.chunks_read_with(chunk)[0] for chunk in (0, last // 2, last)})
         try:
             infos = await chunks.infos(source, fixed)
             rows, size = sum(i.rows for i in infos), sum(i.bytes for i in infos)
