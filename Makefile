@@ -35,9 +35,11 @@ check: $(STAMP)  ## style, types, layers, freshness of generated code
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/test_proto_fresh.py
 
-bench: $(STAMP)  ## rows/s, GB/s and CPU-seconds per GB at the trainer; JSON in benchmarks/results/
-	mkdir -p benchmarks/results
-	$(BIN)/python benchmarks/throughput.py --json benchmarks/results/throughput.json
+bench: $(STAMP)  ## speed at the trainer, what mixing does, what many directories cost; JSON in benchmarks/results/
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks.throughput --json benchmarks/results/throughput.json
+	$(BIN)/python -m benchmarks.blockwise --json benchmarks/results/blockwise.json --plot benchmarks/results/blockwise.png
+	$(BIN)/python -m benchmarks.directories --json benchmarks/results/directories.json
 
 cover: $(STAMP)  ## branch coverage of the tests; HTML in htmlcov/
 	$(PYTEST) -n 2 -m "not examples" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests

@@ -3,23 +3,16 @@
 One server process, one client process per run; rows shuffled through the pool; the chunk store and the page cache are
 warm (one epoch is read first and not counted). Runs of the cases are interleaved. Prints a table and writes JSON.
 
-    python benchmarks/throughput.py --repeats 5 --json benchmarks/results/throughput.json
+    python -m benchmarks.throughput --repeats 5 --json benchmarks/results/throughput.json
 """
 
 import argparse
-import contextlib
 import json
-import os
-import platform
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +20,8 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from benchmarks import harness
 
 
 @dataclass(frozen=True)
@@ -85,29 +80,6 @@ with penstock.connect(target) as client, client.stream(dataset, batch_size=batch
 """
 
 
-@contextlib.contextmanager
-def server(folder: Path, datasets: list[Path]) -> Iterator[tuple[psutil.Process, str]]:
-    command = [sys.executable, "-m", "penstock_service", "serve", *map(str, datasets), "--grpc", "127.0.0.1:0"]
-    command += ["--http", "127.0.0.1:0", "--state-dir", str(folder / "state"), "--store-dir", str(folder / "store")]
-    log = (folder / "server.log").open("w")
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if not line.startswith("penstock ready"):
-            raise SystemExit(f"the server did not start; see {folder / 'server.log'}")
-        yield psutil.Process(process.pid), line.split("grpc=")[1].split()[0]
-    finally:
-        process.terminate()
-        process.wait(30)
-        log.close()
-
-
-def cpu_seconds(process: psutil.Process) -> float:
-    times = [p.cpu_times() for p in (process, *process.children(recursive=True))]
-    return float(sum(t.user + t.system for t in times))
-
-
 def run(case: Case, target: str, process: psutil.Process, epochs: int) -> dict[str, Any]:
     arguments = [sys.executable, "-c", CLIENT, target, case.name, str(case.batch), str(epochs)]
     client = subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -115,11 +87,11 @@ def run(case: Case, target: str, process: psutil.Process, epochs: int) -> dict[s
     assert client.stdin is not None
     client.stdout.readline()  # warm
     time.sleep(0.5)  # the look-ahead has filled the window: neither side works
-    before = cpu_seconds(process)
+    before = harness.cpu_seconds(process)
     client.stdin.write("go\n")
     client.stdin.flush()
     found: dict[str, Any] = json.loads(client.stdout.readline())
-    after = cpu_seconds(process)
+    after = harness.cpu_seconds(process)
     client.wait(30)
     gigabytes = found["rows"] * case.row_bytes / 1e9
     return {
@@ -134,28 +106,6 @@ def run(case: Case, target: str, process: psutil.Process, epochs: int) -> dict[s
     }
 
 
-def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    numbers = [k for k, v in runs[0].items() if not isinstance(v, str)]
-    return {
-        k: {
-            "median": statistics.median(r[k] for r in runs),
-            "min": min(r[k] for r in runs),
-            "max": max(r[k] for r in runs),
-        }
-        for k in numbers
-    }
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "cpus": os.cpu_count(),
-        "memory_bytes": psutil.virtual_memory().total,
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("penstock", "grpcio", "pyarrow", "numpy", "torch")},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
@@ -167,27 +117,20 @@ def main() -> None:
         folder = Path(name)
         for case in CASES:
             case.write(folder / case.name)
-        with server(folder, [folder / case.name for case in CASES]) as (process, target):
+        with harness.server(folder, [folder / case.name for case in CASES]) as (process, target):
             for repeat in range(options.repeats):
                 for case in CASES:
                     results[case.name].append(run(case, target, process, options.epochs))
                     print(repeat, case.name, results[case.name][-1]["profile"], file=sys.stderr)
-    report = {
-        "command": " ".join(sys.argv),
-        "date": datetime.now(UTC).date().isoformat(),
-        "machine": machine(),
-        "cases": {name: summary(runs) for name, runs in results.items()},
-    }
+    found = harness.report({name: harness.spread(runs) for name, runs in results.items()}, options.repeats)
     print(f"{'case':8} {'rows/s':>12} {'steps/s':>10} {'GB/s':>6} {'client CPU-s/GB':>16} {'server CPU-s/GB':>16}")
-    for name, found in report["cases"].items():  # type: ignore[attr-defined]
-        m = {k: v["median"] for k, v in found.items()}
+    for name, case in found["cases"].items():
+        m = {k: v["median"] for k, v in case.items()}
         print(
             f"{name:8} {m['rows_per_s']:12,.0f} {m['steps_per_s']:10,.0f} {m['gb_per_s']:6.2f} "
             f"{m['client_cpu_s_per_gb']:16.2f} {m['server_cpu_s_per_gb']:16.2f}"
         )
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    harness.save(options.json, found)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def show_metrics(http: str) -> None:
     counted = [line for line in lines if re.match(r"penstock_\w*(rows|steps|bytes)\w*_total\b.* (?!0(\.0)?$)", line)]
     if not counted:
         raise DemoError(f"{url} counts no rows, steps or bytes")
-    print(f"== {url} (and /livez, /readyz, /docs beside it), for example:")
+    print(f"== {url} (and /livez, /readyz, /openapi.json beside it), for example:")
     print("\n".join(counted[:3]))
 
 

@@ -5,8 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.running import Running
+
+# Speed belongs to benchmarks: no example fails for being slow on a busy machine.
+settings.register_profile("penstock", deadline=None)
+settings.load_profile("penstock")
 
 Serve = Callable[..., Running]
 

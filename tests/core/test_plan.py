@@ -62,3 +62,31 @@ def test_any_wish_that_is_granted_is_a_pool_that_works(
     assert plan.cycles >= 1
     assert plan.pool_rows == 1 or plan.pool_rows * row_bytes <= pool_bytes
     assert PlanConstants.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        (PoolWish(start="slow"), "'ramp'"),  # type: ignore[arg-type]
+        (PoolWish(pool_rows=0), "pool_rows=0: must be at least 1"),
+        (PoolWish(pool_bytes=0), "pool_bytes=0: must be at least 1"),
+    ],
+)
+def test_a_wish_out_of_its_range_is_named(wish: PoolWish, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        resolve(wish, DEFAULTS, 10**6, 10)
+
+
+@pytest.mark.parametrize("numbers", [(0, 0, 1), (10, 11, 1), (10, 5, 0), (10, 5, 257)])
+def test_a_pool_that_cannot_be_is_refused(numbers: tuple[int, int, int]) -> None:
+    with pytest.raises(InvalidRequest, match="no such pool"):
+        PlanConstants(*numbers, start="ramp")
+
+
+def test_a_pool_of_which_all_leaves_has_no_cycles() -> None:
+    assert resolve(PoolWish(pool_rows=100, refill_below=0), DEFAULTS, 1000, 1) == PlanConstants(100, 100, 1, "ramp")
+
+
+def test_constants_of_a_damaged_cursor_are_refused() -> None:
+    with pytest.raises(ValueError, match="slow"):
+        PlanConstants.from_json({"pool_rows": 1, "drain": 1, "cycles": 1, "start": "slow"})

@@ -157,3 +157,29 @@ def test_without_mixing_sources_come_as_stored(rows: list[int], drain: int) -> N
     order = InOrder(rows, drain)
     ids = [int(i) for g in range(order.segments) for i in order.segment_rows(0, g)]
     assert ids == [source << SOURCE_SHIFT | row for source, n in enumerate(rows) for row in range(n)]
+
+
+def test_what_enters_with_a_set_is_told_with_its_shards() -> None:
+    pool = make([[100] * 5, [50]], PlanConstants(100, 50, 16, "ramp"), 3)
+    seen: dict[int, set[int]] = {0: set(), 1: set()}
+    rows = 0
+    for segment in range(pool.segments):
+        for part in pool.entering(0, segment):
+            assert part.shards == sorted(part.shards)
+            seen[part.source].update(part.shards)
+            rows += part.rows
+    assert (seen, rows) == ({0: set(range(5)), 1: {0}}, 550)
+    assert InOrder([5], 2).entering(0, 0) == []
+
+
+def test_what_is_remembered_is_bounded_and_can_be_forgotten() -> None:
+    pool = make([[2000]], PlanConstants(200, 50, 16, "ramp"), 3)
+    expected = [pool.segment_rows(0, g).tolist() for g in range(pool.segments)]
+    for g in (30, 3, 20, 11, 5, 25, 0):
+        assert pool.segment_rows(1, g).size >= 0
+        assert pool.nbytes <= 3 * 200 * 16
+    pool.forget()
+    assert pool.nbytes == 0
+    assert [pool.segment_rows(0, g).tolist() for g in range(pool.segments)] == expected
+    assert pool.rows == 2000
+    assert pool.unread == 0

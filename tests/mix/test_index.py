@@ -1,0 +1,56 @@
+"""The index of a segment: masks move no other row, and what is absent is told."""
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_service.core.chunk import ChunkInfo, RowError, pack_rows
+from penstock_service.core.errors import DataError
+from penstock_service.mix.index import build
+
+ROWS = 20
+fates = st.lists(st.sampled_from(["row", "row", "dropped", "error"]), min_size=ROWS, max_size=ROWS)
+
+
+def info(fate: list[str]) -> ChunkInfo:
+    errors = tuple(RowError(i, f"row {i}", "bad") for i, f in enumerate(fate) if f == "error")
+    dropped = np.array([i for i, f in enumerate(fate) if f == "dropped"], np.int64)
+    return ChunkInfo(ROWS, errors, 0, "", pack_rows(dropped, ROWS))
+
+
+@given(st.lists(fates, min_size=1, max_size=3), st.data())
+def test_units_are_the_rows_that_stay_in_the_order_they_had(chunks: list[list[str]], data: st.DataObject) -> None:
+    everything = [(c, r) for c in range(len(chunks)) for r in range(ROWS)]
+    order = data.draw(st.permutations(everything))
+    chunk = np.array([c for c, _ in order], np.int64)
+    stored = np.array([r for _, r in order], np.int64)
+    ids = (chunk * 100 + stored).astype(np.uint64)
+    segment = build(5, ids, chunk, stored, {c: info(fate) for c, fate in enumerate(chunks)})
+
+    left = [(c, r) for c, r in order if chunks[c][r] != "dropped"]
+    assert segment.number == 5
+    assert segment.units == len(left)
+    assert [b.unit for b in segment.bad] == [i for i, (c, r) in enumerate(left) if chunks[c][r] == "error"]
+    present = {c: [r for r in range(ROWS) if fate[r] == "row"] for c, fate in enumerate(chunks)}
+    for unit, (c, r) in enumerate(left):
+        assert segment.chunk[unit] == c
+        if chunks[c][r] == "row":
+            assert present[c][segment.row[unit]] == r
+    for c, fate in enumerate(chunks):
+        gone = [r for r in range(ROWS) if fate[r] != "row"]
+        assert segment.absent.get(c, np.empty(0)).tolist() == gone
+
+
+def test_a_chunk_that_cannot_be_had_is_bad_from_its_first_unit_on() -> None:
+    chunk, stored = np.array([0, 1, 0, 1]), np.array([3, 0, 1, 2])
+    segment = build(0, np.arange(4, dtype=np.uint64), chunk, stored, {0: info(["row"] * ROWS), 1: DataError("torn")})
+    assert [(b.unit, b.reason) for b in segment.bad] == [(1, "torn")]
+
+
+def test_the_digest_knows_which_rows_stayed() -> None:
+    chunk, stored, ids = np.zeros(4, np.int64), np.arange(4), np.arange(4, dtype=np.uint64)
+    whole = build(0, ids, chunk, stored, {0: info(["row"] * ROWS)})
+    failed = build(0, ids, chunk, stored, {0: info(["error", *["row"] * (ROWS - 1)])})
+    filtered = build(0, ids, chunk, stored, {0: info(["dropped", *["row"] * (ROWS - 1)])})
+    # What a policy does with an error comes later: the segment is the same.
+    assert whole.digest == failed.digest != filtered.digest
