@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import penstock
+from penstock_service.admin.cli import main
 from tests.running import DidNotStart, Running
 
 Serve = Callable[..., Running]
@@ -163,3 +164,25 @@ def test_required_columns_are_refused_with_file_column_and_the_columns_found(ser
             client.register("titanic", path, required={"test": ["id", "survived"]})
         with pytest.raises(penstock.InvalidRequest, match=r"split 'dev', and the splits found are train, test"):
             client.register("titanic", path, required={"dev": ["id"]})
+
+
+def test_the_command_line_registers_shards_asks_for_columns_and_shows_splits(
+    serve: Serve, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(3):
+        write(tmp_path / "d" / f"{i}.csv", "id", str(i))
+    running = serve(kaggle(tmp_path / "titanic"))
+
+    def command(*words: str) -> tuple[int, str]:
+        code = main(lambda settings: 1, [*words, "--http", running.http])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    assert command("datasets", "register", f"d={tmp_path}/d#1-2", "--require", "id")[0] == 0
+    code, text = command("datasets", "register", f"d={tmp_path}/d", "--require", "id", "--require", "train:age")
+    assert (code, "0.csv has no column 'age' (it has id)" in text) == (1, True)
+    code, text = command("inspect", "titanic")
+    assert code == 0
+    lines = [line.split() for line in text.splitlines()]
+    assert ["train", "100", "id,", "age,", "survived"] in [[*line[:2], *line[5:]] for line in lines]
+    assert ["test", "40", "id,", "age"] in [[*line[:2], *line[5:]] for line in lines]

@@ -172,4 +172,8 @@ def test_required_columns_are_asked_of_each_file(tmp_path: Path) -> None:
             "1 files of split train lack required columns: b.jsonl has no column 'y' (it has x)."
         )
     assert [d.name for d in registry.list()] == ["d"]
+    (data / "d.jsonl").write_text('{"x": 1}\n')
+    with pytest.raises(InvalidRequest, match="2 files of split train lack"):
+        registry.register("d", str(data), required={"train": ["y"]})
+    assert len(list((tmp_path / "state" / "manifests").iterdir())) == 1  # nothing is left of what was refused
     registry.close()

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from penstock_service.core.dataset import TRAIN, DatasetVersion, Manifest, Split
-from penstock_service.core.errors import DataError, InvalidRequest, NoRows, NotFound, SourceUnreadable
+from penstock_service.core.errors import DataError, InvalidRequest, NoRows, NotFound, ServiceError, SourceUnreadable
 from penstock_service.source.discover import Found, discover
 from penstock_service.source.format import ChunkLimits, ProgressCallback, ShardScan
 from penstock_service.source.formats import SEMANTICS
@@ -86,8 +86,12 @@ class Registry:
                 return self._commit(row, name, shown, description, tags)
             known = self._known(found)
         row = self._scanned(found, progress, known)  # takes long: others may use the registry meanwhile
-        check_required(self._manifests / row.folder, required or {})
         with self._lock:
+            try:
+                check_required(self._manifests / row.folder, required or {})
+            except ServiceError:
+                self._drop_unused([row.folder])
+                raise
             return self._commit(row, name, shown, description, tags)
 
     def get(self, name: str, split: str | None = None) -> DatasetVersion:
