@@ -7,7 +7,7 @@ for batch in stream:
 """
 
 from penstock.batch import Batch, BatchMetadata
-from penstock.client import Client, DatasetInfo, connect
+from penstock.client import Client, connect
 from penstock.errors import (
     AlreadyExists,
     ConversionError,
@@ -27,6 +27,7 @@ from penstock.errors import (
     SourceChanged,
     SourceUnreadable,
 )
+from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
 from penstock.stream import Stream
 
 __all__ = [
@@ -37,8 +38,10 @@ __all__ = [
     "ConversionError",
     "CursorMismatch",
     "DataError",
+    "DatasetDiff",
     "DatasetInfo",
     "DatasetNotFound",
+    "DiscoveredChild",
     "InvalidRequest",
     "OrderChanged",
     "PenstockError",
@@ -49,6 +52,7 @@ __all__ = [
     "ServerDraining",
     "ServerError",
     "ServerUnavailable",
+    "ShardChange",
     "SourceChanged",
     "SourceUnreadable",
     "Stream",

@@ -4,73 +4,16 @@ import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
-
-import pyarrow as pa
 
 from penstock.errors import InvalidRequest
 from penstock.link import Link
+from penstock.registry import Registry
 from penstock.stream import Stream, client_name
 from penstock.subscription import Datasets, Delivery, Last, Order, Share, Start, Until, WeightBy, global_batch
 from penstock.world import detect_job, detect_world
-from penstock_proto.v1 import control_pb2 as pb
-from penstock_proto.v1 import control_pb2_grpc
 
 DEFAULT_TARGET: Final = "127.0.0.1:7400"
-_CALL_TIMEOUT: Final = 30.0  # seconds for calls that answer from memory or SQLite
-
-
-@dataclass(frozen=True)
-class SplitInfo:
-    """One split of a dataset, in numbers: rows and bytes as stored, over `shards` files."""
-
-    name: str
-    rows: int
-    bytes: int
-    shards: int
-    schema: pa.Schema
-
-
-@dataclass(frozen=True)
-class DatasetInfo:
-    """A dataset as the server has it. `rows` and `bytes` are those stored, over `shards` files.
-
-    They and the schema are those of the split `train`, or of the first one; `splits` has all.
-    """
-
-    name: str
-    version: str
-    path: str
-    rows: int
-    bytes: int
-    shards: int
-    schema: pa.Schema
-    description: str
-    tags: tuple[str, ...]
-    formats: tuple[str, ...]
-    registered_at: str
-    splits: tuple[SplitInfo, ...] = ()
-
-    @classmethod
-    def of(cls, message: pb.Dataset) -> Self:
-        return cls(
-            name=message.name,
-            version=message.version,
-            path=message.path,
-            rows=message.rows,
-            bytes=message.size,
-            shards=message.shards,
-            schema=pa.ipc.read_schema(pa.py_buffer(message.schema)),
-            description=message.description,
-            tags=tuple(message.tags),
-            formats=tuple(message.formats),
-            registered_at=message.registered_at,
-            splits=tuple(
-                SplitInfo(s.name, s.rows, s.size, s.shards, pa.ipc.read_schema(pa.py_buffer(s.schema)))
-                for s in message.splits
-            ),
-        )
 
 
 def connect(target: str | None = None, *, token: str | None = None, job: str | None = None) -> "Client":
@@ -85,63 +28,17 @@ def connect(target: str | None = None, *, token: str | None = None, job: str | N
     return Client(target or os.environ.get("PENSTOCK_TARGET") or DEFAULT_TARGET, token=token, job=job)
 
 
-class Client:
-    """Made by `connect`. May be used from several threads, pickled, and used after a fork."""
+class Client(Registry):
+    """Made by `connect`. May be used from several threads, pickled, and used after a fork.
+
+    What it may ask about datasets (register, get, list, search, versions, diff, remove, discover) is in `registry.py`.
+    """
 
     def __init__(self, target: str, *, token: str | None = None, job: str | None = None) -> None:
         self.target = target
-        self._link = Link(target, token)
+        super().__init__(Link(target, token))
         self._job = job
         self._streams = itertools.count()
-
-    # -- datasets -----------------------------------------------------------------------------------------------
-
-    def datasets(self, text: str = "", tag: str = "") -> list[DatasetInfo]:
-        """All datasets of the server, or those whose name or description contains `text` and that have `tag`."""
-        request = pb.SearchDatasetsRequest(text=text, tag=tag)
-        answer = self._link.call(self._stub().SearchDatasets, request, _CALL_TIMEOUT)
-        return [DatasetInfo.of(d) for d in answer.datasets]
-
-    def get(self, name: str) -> DatasetInfo:
-        """One dataset by NAME or NAME@VERSION.
-
-        Raises:
-            DatasetNotFound: with the nearest names.
-        """
-        return DatasetInfo.of(self._link.call(self._stub().GetDataset, pb.GetDatasetRequest(name=name), _CALL_TIMEOUT))
-
-    def register(
-        self,
-        name: str,
-        path: str | Sequence[str],
-        *,
-        shards: str = "",
-        required: Mapping[str, Sequence[str]] | None = None,
-        description: str = "",
-        tags: Sequence[str] = (),
-    ) -> DatasetInfo:
-        """Register a file, folder or glob on the server's machine, or several; returns when it was scanned.
-
-        Args:
-            shards: of each path, only those with these numbers in their names, such as "0-99,120-"; the same as to
-                write PATH#0-99,120-.
-            required: by split, columns that each of its files must have.
-        """
-        paths = [path] if isinstance(path, str) else list(path)
-        request = pb.RegisterDatasetRequest(
-            name=name,
-            paths=[f"{one}#{shards}" if shards else one for one in paths],
-            required=[pb.Columns(split=split, columns=columns) for split, columns in (required or {}).items()],
-            description=description,
-            tags=list(tags),
-        )
-        # A scan takes as long as it takes: keepalive notices a dead server.
-        return DatasetInfo.of(self._link.call(self._stub().RegisterDataset, request, None))
-
-    def remove(self, name: str) -> DatasetInfo:
-        """Forget a dataset; its files stay."""
-        answer = self._link.call(self._stub().RemoveDataset, pb.RemoveDatasetRequest(name=name), _CALL_TIMEOUT)
-        return DatasetInfo.of(answer.removed)
 
     # -- streams ------------------------------------------------------------------------------------------------
 
@@ -274,11 +171,9 @@ class Client:
         return {"target": self.target, "link": self._link, "job": self._job}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.target, self._link, self._job = state["target"], state["link"], state["job"]
+        super().__init__(state["link"])
+        self.target, self._job = state["target"], state["job"]
         self._streams = itertools.count()
-
-    def _stub(self) -> control_pb2_grpc.ControlStub:
-        return control_pb2_grpc.ControlStub(self._link.channel())
 
 
 def _epoch_rows(epoch_rows: int | None, max_rows: int | None, until: Until) -> int | None:

@@ -1,6 +1,6 @@
 """A small `Operations`, made of the real words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -9,7 +9,10 @@ import pytest
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.core.channel import Bound
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
-from penstock_service.core.errors import NotFound
+from penstock_service.core.declaration import Declaration, check_task
+from penstock_service.core.difference import Difference, ShardChange
+from penstock_service.core.discovery import Child, Discovery
+from penstock_service.core.errors import InvalidRequest, NotFound
 from penstock_service.core.status import Numbers, SessionStatus
 
 
@@ -29,6 +32,9 @@ def a_version(name: str, path: str, description: str = "", tags: tuple[str, ...]
         path=path,
         description=description,
         tags=tags,
+        task="binary",
+        metric="auc",
+        target=("age",),
         registered_at="2026-11-21T00:00:00+00:00",
     )
 
@@ -89,6 +95,14 @@ SOME_INFORMATION = ServerInformation(
     pid=42,
 )
 
+SOME_DISCOVERY = Discovery(
+    "/data",
+    (
+        Child("titanic", "/data/titanic", "unchanged", "v1"),
+        Child("", "/data/x.png", "refused", reason="it cannot be read as data"),
+    ),
+)
+
 
 @dataclass
 class SmallOperations:
@@ -96,26 +110,27 @@ class SmallOperations:
     passing: dict[str, bool] = field(default_factory=lambda: {"registry": True, "workers": True})
     now: Numbers = SOME_NUMBERS
     fault: Exception | None = None  # raised by whatever is asked next
+    said: Declaration | None = None  # at the last registration
+    in_use: tuple[str, ...] = ()
 
     def checks(self) -> dict[str, bool]:
         return self.passing
 
-    async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
+    async def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[DatasetVersion]:
         if self.fault is not None:
             raise self.fault
-        return [v for v in self.held.values() if text in v.name + v.description and (not tag or tag in v.tags)]
+        check_task(task)
+        return [
+            v
+            for v in self.held.values()
+            if text in v.name + v.description and task in ("", v.task) and (not tag or tag in v.tags)
+        ]
 
-    async def register(
-        self,
-        name: str,
-        path: str | Sequence[str],
-        description: str,
-        tags: tuple[str, ...],
-        required: Mapping[str, Sequence[str]] | None,
-    ) -> DatasetVersion:
+    async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion:
         path = path if isinstance(path, str) else path[0]
         name = name or path.rsplit("/", 1)[-1]
-        self.held[name] = a_version(name, path, description, tags)
+        self.held[name] = a_version(name, path, said.description or "", said.tags or ())
+        self.said = said
         return self.held[name]
 
     async def dataset(self, name: str) -> DatasetVersion:
@@ -123,10 +138,21 @@ class SmallOperations:
             raise NotFound(f"there is no dataset {name!r}; the nearest are: {', '.join(self.held)}")
         return self.held[name]
 
-    async def remove(self, name: str) -> DatasetVersion:
+    async def versions(self, name: str) -> list[DatasetVersion]:
+        return [replace(await self.dataset(name), version="v2"), await self.dataset(name)]
+
+    async def diff(self, a: str, b: str) -> Difference:
+        return Difference(a, b, (ShardChange("n.csv", 0, 5, 0, 50),), (), (ShardChange("0.csv", 10, 9, 700, 630),), 1)
+
+    async def remove(self, name: str, force: bool = False) -> DatasetVersion:
         version = await self.dataset(name)
+        if name in self.in_use and not force:
+            raise InvalidRequest(f"dataset {name!r} is in use")
         del self.held[name]
         return version
+
+    async def discover(self) -> Discovery:
+        return SOME_DISCOVERY
 
     def sessions(self) -> list[SessionStatus]:
         return [A_SESSION]

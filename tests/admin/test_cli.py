@@ -14,6 +14,7 @@ import uvicorn
 from penstock_service.admin.cli import main
 from penstock_service.admin.http import make_http
 from penstock_service.config import Settings
+from penstock_service.core.declaration import Declaration
 from penstock_service.core.errors import NotFound, ServiceError, Unavailable
 
 if TYPE_CHECKING:
@@ -183,8 +184,8 @@ def test_something_else_that_answers_is_not_taken_for_a_server(capsys: Output) -
 def test_datasets_are_listed(address: str, place: str, capsys: Output) -> None:
     assert main(never, ["datasets", "--http", place.format(address)]) == 0
     header, line = capsys.readouterr().out.splitlines()
-    assert header.split() == ["NAME", "VERSION", "ROWS", "SHARDS", "SIZE", "FORMATS", "TAGS", "PATH"]
-    assert line.split() == ["titanic", "v1", "20", "2", "1.4", "KiB", "csv", "binary", "data/titanic"]
+    assert header.split() == ["NAME", "VERSION", "ROWS", "SHARDS", "SIZE", "FORMATS", "TASK", "TAGS", "PATH"]
+    assert line.split() == ["titanic", "v1", "20", "2", "1.4", "KiB", "csv", "binary", "binary", "data/titanic"]
 
 
 @pytest.mark.parametrize("order", [["--json", "list"], ["list", "--json"], ["--json"]])
@@ -214,11 +215,52 @@ def test_register_makes_the_path_absolute_and_remove_leaves_the_files(
     assert capsys.readouterr().out == f"removed web@v1; the files at {tmp_path}/data/*.csv are untouched\n"
 
 
+def test_what_is_declared_is_passed_on_and_what_is_not_given_is_not_said(
+    address: str, operations: "SmallOperations", tmp_path: Path
+) -> None:
+    words = ["--task", "binary", "--metric", "auc", "--target", "a", "--target", "b", "--rows", "5", "--features", "0"]
+    assert main(never, ["datasets", "register", f"web={tmp_path}", *words, "--http", address]) == 0
+    assert operations.said == Declaration(task="binary", metric="auc", target=("a", "b"), rows=5, features=0)
+    assert main(never, ["datasets", "register", f"web={tmp_path}", "--description", "", "--http", address]) == 0
+    assert operations.said == Declaration(description="")
+
+
+def test_a_dataset_in_use_is_removed_with_force(address: str, operations: "SmallOperations", capsys: Output) -> None:
+    operations.in_use = ("titanic",)
+    assert main(never, ["datasets", "remove", "titanic", "--http", address]) == 1
+    assert capsys.readouterr().err == "penstock: dataset 'titanic' is in use\n"
+    assert main(never, ["datasets", "remove", "titanic", "--force", "--json", "--http", address]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "titanic"
+
+
+def test_versions_differences_and_discoveries_are_shown_as_tables(address: str, capsys: Output) -> None:
+    def shown(*words: str) -> list[list[str]]:
+        assert main(never, ["datasets", *words, "--http", address]) == 0
+        return [line.split() for line in capsys.readouterr().out.splitlines()]
+
+    header, second, first = shown("versions", "titanic")
+    assert header == ["VERSION", "ROWS", "SHARDS", "SIZE", "REGISTERED", "PATH"]
+    assert (second[0], first[0]) == ("v2", "v1")
+    said, _, added, changed = shown("diff", "a", "b")
+    assert " ".join(said) == "a to b: shards 1 added, 0 gone, 1 changed, 1 same"
+    assert added == ["added", "n.csv", "0", "5", "0", "50"]
+    assert changed == ["changed", "0.csv", "10", "9", "700", "630"]
+    said, header, titanic, refused = shown("discover")
+    assert " ".join(said) == "/data: 2 children"
+    assert header == ["NAME", "VERSION", "STATE", "PATH", "REASON"]
+    assert titanic == ["titanic", "v1", "unchanged", "/data/titanic"]
+    assert " ".join(refused) == "refused /data/x.png it cannot be read as data"
+
+
 def test_inspect_shows_facts_and_columns(address: str) -> None:
     shown = shell("inspect", "titanic", "--http", address)
     assert shown.returncode == 0
     lines = [line.split() for line in shown.stdout.splitlines()]
     assert ["rows", "20"] in lines
+    assert ["features", "1"] in lines
+    assert ["task", "binary"] in lines
+    assert ["target", "age"] in lines
+    assert ["metric", "auc"] in lines
     assert ["age", "double", "yes"] in lines
     assert "\x1b" not in shown.stdout
 

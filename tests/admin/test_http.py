@@ -7,6 +7,7 @@ import pytest
 from penstock_proto.v1 import codes
 from penstock_service.admin.http import STATUS, make_http
 from penstock_service.core import errors
+from penstock_service.core.declaration import Declaration
 
 if TYPE_CHECKING:
     from tests.admin.conftest import SmallOperations
@@ -65,7 +66,11 @@ def test_datasets_are_listed_with_schema_and_counts(operations: "SmallOperations
         ],
         "splits": [],
         "description": "who survived",
+        "task": "binary",
         "tags": ["binary"],
+        "metric": "auc",
+        "target": ["age"],
+        "features": 1,
         "registered_at": "2026-11-21T00:00:00+00:00",
     }
 
@@ -82,6 +87,44 @@ def test_register_get_and_remove(operations: "SmallOperations") -> None:
     assert ask(operations, "GET", "/api/v1/datasets/web").json() == made.json()
     assert ask(operations, "DELETE", "/api/v1/datasets/web").json() == made.json()
     assert list(operations.held) == ["titanic"]
+
+
+def test_an_empty_value_is_said_and_a_missing_one_is_not(operations: "SmallOperations") -> None:
+    ask(operations, "POST", "/api/v1/datasets", json={"path": "/data/web", "description": "", "target": [], "rows": 3})
+    assert operations.said == Declaration(description="", target=(), rows=3)
+
+
+def test_a_dataset_in_use_is_removed_with_force(operations: "SmallOperations") -> None:
+    operations.in_use = ("titanic",)
+    assert ask(operations, "DELETE", "/api/v1/datasets/titanic").status_code == 400
+    assert ask(operations, "DELETE", "/api/v1/datasets/titanic?force=true").status_code == 200
+
+
+def test_versions_differences_and_discoveries(operations: "SmallOperations") -> None:
+    found = ask(operations, "GET", "/api/v1/datasets/titanic/versions").json()["datasets"]
+    assert [d["version"] for d in found] == ["v2", "v1"]
+    assert ask(operations, "GET", "/api/v1/diff?a=x&b=y").json() == {
+        "a": "x",
+        "b": "y",
+        "added": [{"path": "n.csv", "rows_before": 0, "rows": 5, "bytes_before": 0, "bytes": 50}],
+        "gone": [],
+        "changed": [{"path": "0.csv", "rows_before": 10, "rows": 9, "bytes_before": 700, "bytes": 630}],
+        "counts": {"added": 1, "gone": 0, "changed": 1, "same": 1},
+    }
+    assert ask(operations, "GET", "/api/v1/diff?a=x").json()["message"] == "b: Field required"
+    assert ask(operations, "POST", "/api/v1/discover").json()["children"][1] == {
+        "name": "",
+        "path": "/data/x.png",
+        "state": "refused",
+        "version": "",
+        "reason": "it cannot be read as data",
+    }
+
+
+def test_a_search_for_no_task_type_is_refused_with_the_nearest(operations: "SmallOperations") -> None:
+    answer = ask(operations, "GET", "/api/v1/datasets?task=binaire")
+    assert answer.status_code == 400
+    assert "did you mean binary?" in answer.json()["message"]
 
 
 def test_an_unknown_dataset_is_404_with_the_servers_own_words(operations: "SmallOperations") -> None:

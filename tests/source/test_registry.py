@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock_service.core.declaration import Declaration
 from penstock_service.core.errors import InvalidRequest, NotFound, SourceChanged, SourceUnreadable
 from penstock_service.source.format import ChunkLimits
 from penstock_service.source.registry import Registry
@@ -33,7 +34,7 @@ def folders(tmp_path: Path) -> int:
 
 def test_what_was_registered_is_found_again_by_another_registry(tmp_path: Path, registry: Registry) -> None:
     data = make(tmp_path, "d")
-    made = registry.register("digits", str(data), description="Some digits", tags=["small", "demo"])
+    made = registry.register("digits", str(data), Declaration(description="Some digits", tags=("small", "demo")))
     registry.close()
     again = Registry(tmp_path / "state")
     got = again.get("digits")
@@ -48,7 +49,7 @@ def test_what_was_registered_is_found_again_by_another_registry(tmp_path: Path, 
 
 def test_the_same_content_is_the_same_version_and_other_content_a_new_one(tmp_path: Path, registry: Registry) -> None:
     data = make(tmp_path, "d")
-    first = registry.register("d", str(data), description="kept", tags=["t"])
+    first = registry.register("d", str(data), Declaration(description="kept", tags=("t",)))
     assert registry.register("d", str(data)).version == first.version
     make(tmp_path, "d", rows=4)
     second = registry.register("d", str(data))
@@ -123,8 +124,8 @@ def test_names_are_checked_with_the_rule_in_the_error(name: str, tmp_path: Path,
 
 def test_search_looks_at_name_description_tags_and_columns(tmp_path: Path, registry: Registry) -> None:
     data = make(tmp_path, "d")
-    registry.register("titanic", str(data), description="Who Survived", tags=["tabular"])
-    registry.register("digits", str(data), tags=["image", "tabular"])
+    registry.register("titanic", str(data), Declaration(description="Who Survived", tags=("tabular",)))
+    registry.register("digits", str(data), Declaration(tags=("image", "tabular")))
 
     def names(text: str = "", tag: str = "") -> list[str]:
         return [d.name for d in registry.search(text=text, tag=tag)]
@@ -199,10 +200,10 @@ def test_the_database_is_written_through_to_disk_and_knows_its_layout(tmp_path: 
     file = tmp_path / "state" / "registry.sqlite"
     other = sqlite3.connect(file)
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert other.execute("PRAGMA user_version").fetchone() == (1,)
+    assert other.execute("PRAGMA user_version").fetchone() == (2,)
     other.execute("PRAGMA user_version = 99")
     other.close()
-    with pytest.raises(SourceUnreadable, match="layout 99, this release knows 1"):
+    with pytest.raises(SourceUnreadable, match="layout 99, this release knows 2"):
         Registry(tmp_path / "state")
 
 
@@ -240,8 +241,11 @@ def test_changed_files_are_listed_and_a_touched_one_is_no_change(tmp_path: Path,
         check_unchanged(dataset)
     text = str(error.value)
     assert text.startswith(f"3 of 9 files of d@{dataset.version} in {data} have changed: ")
-    assert "1.csv (gone), 2.csv (4 bytes when registered, 5 now), 3.csv (other content)." in text
-    assert "register d again" in text
+    assert (
+        "1.csv (gone), 2.csv (4 bytes when registered, 5 now), 3.csv (other content); 1 new: new.csv. Put them back"
+        in text
+    )
+    assert f"or register d again (penstock datasets register d={data}): that makes a new version." in text
     for i in range(9):
         (data / f"{i}.csv").unlink(missing_ok=True)
     with pytest.raises(SourceChanged, match=r"9 of 9 .* 4\.csv \(gone\) and 4 more"):

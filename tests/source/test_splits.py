@@ -6,9 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_service.core.errors import DataError, InvalidRequest, NoRows, NotFound
+from penstock_service.core.declaration import Declaration
+from penstock_service.core.difference import difference
+from penstock_service.core.errors import DataError, InvalidRequest, NoRows, NotFound, SourceChanged
+from penstock_service.source.children import children
 from penstock_service.source.discover import discover
 from penstock_service.source.registry import Registry
+from penstock_service.source.spec import read_spec, spec_of
 from penstock_service.source.splits import WORDS, find_split, in_order, split_of
 from penstock_service.source.unchanged import check_unchanged
 from tests.source.files import SUFFIXES, WRITERS, check_manifest, scan_path
@@ -164,16 +168,57 @@ def test_required_columns_are_asked_of_each_file(tmp_path: Path) -> None:
     (data / "c.jsonl").write_text("")
     (data / "test.jsonl").write_text('{"x": 1}\n')
     registry = Registry(tmp_path / "state")
-    registry.register("d", str(data), required={"train": ["x"], "test": ["x"]})
+    registry.register("d", str(data), Declaration(required={"train": ("x",), "test": ("x",)}))
     for _ in range(2):  # scanned before or not
         with pytest.raises(InvalidRequest) as caught:
-            registry.register("e", str(data), required={"": ["x", "y"]})
+            registry.register("e", str(data), Declaration(required={"": ("x", "y")}))
         assert str(caught.value).startswith(
             "1 files of split train lack required columns: b.jsonl has no column 'y' (it has x)."
         )
     assert [d.name for d in registry.list()] == ["d"]
     (data / "d.jsonl").write_text('{"x": 1}\n')
     with pytest.raises(InvalidRequest, match="2 files of split train lack"):
-        registry.register("d", str(data), required={"train": ["y"]})
+        registry.register("d", str(data), Declaration(required={"train": ("y",)}))
     assert len(list((tmp_path / "state" / "manifests").iterdir())) == 1  # nothing is left of what was refused
     registry.close()
+
+
+def test_what_leads_from_one_version_to_the_next_is_told_of_all_splits(tmp_path: Path) -> None:
+    data = tmp_path / "d"
+    touch(data, "train.csv", "test.csv")
+    registry = Registry(tmp_path / "state")
+    first = registry.register("d", str(data)).version
+    touch(data, "test2.csv")
+    registry.register("d", str(data))
+    found = difference(registry.whole(f"d@{first}"), registry.whole("d"))
+    assert ([s.path for s in found.added], found.gone, found.changed, found.same) == (["test2.csv"], (), (), 2)
+    (data / "train.csv").write_text("x\n22\n")
+    with pytest.raises(SourceChanged) as caught:
+        check_unchanged(registry.get("d"))
+    assert "new" not in str(caught.value).partition("Put them back")[0]  # files of other splits are none of its own
+    registry.close()
+
+
+def test_a_spec_may_require_columns_of_train_or_of_each_split(tmp_path: Path) -> None:
+    touch(tmp_path, "d/a.csv")
+    spec = tmp_path / "d.penstock.yaml"
+    spec.write_text("required: [x, y]\n")
+    assert read_spec(str(spec)).said.required == {"train": ("x", "y")}
+    spec.write_text("required: {train: x, test: [y]}\n")
+    assert read_spec(str(spec)).said.required == {"train": ("x",), "test": ("y",)}
+
+
+def test_specs_may_take_disjoint_shards_of_one_folder(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"data/{n}.csv" for n in range(10)))
+    for name, shards in (("mine", "0-6,9-"), ("held", "7-8")):
+        (tmp_path / f"{name}.penstock.yaml").write_text(f'path: data\nshards: "{shards}"\n')
+    found = {one.spec.name: discover(one.data).files for one in children(tmp_path) if one.spec}
+    assert {name: len(files) for name, files in found.items()} == {"mine": 8, "held": 2}
+    assert len(children(tmp_path)) == 2  # the folder itself is described by them
+    (tmp_path / "held.penstock.yaml").unlink()
+    spec = spec_of(str(tmp_path / "data"))
+    assert spec is None  # its name is another: only a spec of that name describes a folder from beside it
+    (tmp_path / "mine.penstock.yaml").rename(tmp_path / "data.penstock.yaml")
+    spec = spec_of(str(tmp_path / "data"))
+    assert spec is not None
+    assert (spec.data, spec.path) == (str(tmp_path / "data"), f"{tmp_path}/data#0-6,9-")

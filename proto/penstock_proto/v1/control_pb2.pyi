@@ -23,7 +23,7 @@ class ServerInfo(_message.Message):
     def __init__(self, version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "version", "path", "rows", "size", "shards", "schema", "description", "tags", "registered_at", "formats", "splits")
+    __slots__ = ("name", "version", "path", "rows", "size", "shards", "schema", "description", "tags", "registered_at", "formats", "task", "metric", "target", "features", "splits")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
@@ -35,6 +35,10 @@ class Dataset(_message.Message):
     TAGS_FIELD_NUMBER: _ClassVar[int]
     REGISTERED_AT_FIELD_NUMBER: _ClassVar[int]
     FORMATS_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     SPLITS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
@@ -47,8 +51,12 @@ class Dataset(_message.Message):
     tags: _containers.RepeatedScalarFieldContainer[str]
     registered_at: str
     formats: _containers.RepeatedScalarFieldContainer[str]
+    task: str
+    metric: str
+    target: _containers.RepeatedScalarFieldContainer[str]
+    features: int
     splits: _containers.RepeatedCompositeFieldContainer[Split]
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ..., shards: _Optional[int] = ..., schema: _Optional[bytes] = ..., description: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., registered_at: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ..., shards: _Optional[int] = ..., schema: _Optional[bytes] = ..., description: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., registered_at: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., task: _Optional[str] = ..., metric: _Optional[str] = ..., target: _Optional[_Iterable[str]] = ..., features: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ...) -> None: ...
 
 class Split(_message.Message):
     __slots__ = ("name", "rows", "size", "shards", "schema")
@@ -65,20 +73,30 @@ class Split(_message.Message):
     def __init__(self, name: _Optional[str] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ..., shards: _Optional[int] = ..., schema: _Optional[bytes] = ...) -> None: ...
 
 class RegisterDatasetRequest(_message.Message):
-    __slots__ = ("name", "path", "description", "tags", "paths", "required")
+    __slots__ = ("name", "path", "description", "tags", "task", "metric", "target", "rows", "features", "paths", "required")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     TAGS_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    FEATURES_FIELD_NUMBER: _ClassVar[int]
     PATHS_FIELD_NUMBER: _ClassVar[int]
     REQUIRED_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     description: str
-    tags: _containers.RepeatedScalarFieldContainer[str]
+    tags: Words
+    task: str
+    metric: str
+    target: Words
+    rows: int
+    features: int
     paths: _containers.RepeatedScalarFieldContainer[str]
     required: _containers.RepeatedCompositeFieldContainer[Columns]
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., description: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., paths: _Optional[_Iterable[str]] = ..., required: _Optional[_Iterable[_Union[Columns, _Mapping]]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., description: _Optional[str] = ..., tags: _Optional[_Union[Words, _Mapping]] = ..., task: _Optional[str] = ..., metric: _Optional[str] = ..., target: _Optional[_Union[Words, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[int] = ..., paths: _Optional[_Iterable[str]] = ..., required: _Optional[_Iterable[_Union[Columns, _Mapping]]] = ...) -> None: ...
 
 class Columns(_message.Message):
     __slots__ = ("split", "columns")
@@ -87,6 +105,12 @@ class Columns(_message.Message):
     split: str
     columns: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, split: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class Words(_message.Message):
+    __slots__ = ("words",)
+    WORDS_FIELD_NUMBER: _ClassVar[int]
+    words: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, words: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListDatasetsRequest(_message.Message):
     __slots__ = ()
@@ -105,21 +129,101 @@ class GetDatasetRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class SearchDatasetsRequest(_message.Message):
-    __slots__ = ("text", "tag")
+    __slots__ = ("text", "tag", "task")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TAG_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
     text: str
     tag: str
-    def __init__(self, text: _Optional[str] = ..., tag: _Optional[str] = ...) -> None: ...
+    task: str
+    def __init__(self, text: _Optional[str] = ..., tag: _Optional[str] = ..., task: _Optional[str] = ...) -> None: ...
 
-class RemoveDatasetRequest(_message.Message):
+class ListVersionsRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]
     name: str
     def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class RemoveDatasetRequest(_message.Message):
+    __slots__ = ("name", "force")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    force: bool
+    def __init__(self, name: _Optional[str] = ..., force: bool = ...) -> None: ...
 
 class RemoveDatasetResponse(_message.Message):
     __slots__ = ("removed",)
     REMOVED_FIELD_NUMBER: _ClassVar[int]
     removed: Dataset
     def __init__(self, removed: _Optional[_Union[Dataset, _Mapping]] = ...) -> None: ...
+
+class DiffDatasetsRequest(_message.Message):
+    __slots__ = ("a", "b")
+    A_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    a: str
+    b: str
+    def __init__(self, a: _Optional[str] = ..., b: _Optional[str] = ...) -> None: ...
+
+class DatasetDiff(_message.Message):
+    __slots__ = ("a", "b", "added", "gone", "changed", "added_count", "gone_count", "changed_count", "same_count")
+    A_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    GONE_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    ADDED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    GONE_COUNT_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_COUNT_FIELD_NUMBER: _ClassVar[int]
+    SAME_COUNT_FIELD_NUMBER: _ClassVar[int]
+    a: str
+    b: str
+    added: _containers.RepeatedCompositeFieldContainer[ShardChange]
+    gone: _containers.RepeatedCompositeFieldContainer[ShardChange]
+    changed: _containers.RepeatedCompositeFieldContainer[ShardChange]
+    added_count: int
+    gone_count: int
+    changed_count: int
+    same_count: int
+    def __init__(self, a: _Optional[str] = ..., b: _Optional[str] = ..., added: _Optional[_Iterable[_Union[ShardChange, _Mapping]]] = ..., gone: _Optional[_Iterable[_Union[ShardChange, _Mapping]]] = ..., changed: _Optional[_Iterable[_Union[ShardChange, _Mapping]]] = ..., added_count: _Optional[int] = ..., gone_count: _Optional[int] = ..., changed_count: _Optional[int] = ..., same_count: _Optional[int] = ...) -> None: ...
+
+class ShardChange(_message.Message):
+    __slots__ = ("path", "rows_before", "rows", "size_before", "size")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    ROWS_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    rows_before: int
+    rows: int
+    size_before: int
+    size: int
+    def __init__(self, path: _Optional[str] = ..., rows_before: _Optional[int] = ..., rows: _Optional[int] = ..., size_before: _Optional[int] = ..., size: _Optional[int] = ...) -> None: ...
+
+class DiscoverDatasetsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class DiscoverDatasetsResponse(_message.Message):
+    __slots__ = ("folder", "children")
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    CHILDREN_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    children: _containers.RepeatedCompositeFieldContainer[Child]
+    def __init__(self, folder: _Optional[str] = ..., children: _Optional[_Iterable[_Union[Child, _Mapping]]] = ...) -> None: ...
+
+class Child(_message.Message):
+    __slots__ = ("name", "path", "state", "version", "reason")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    path: str
+    state: str
+    version: str
+    reason: str
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...

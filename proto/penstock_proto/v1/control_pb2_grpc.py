@@ -59,6 +59,21 @@ class ControlStub(object):
                 request_serializer=penstock__proto_dot_v1_dot_control__pb2.SearchDatasetsRequest.SerializeToString,
                 response_deserializer=penstock__proto_dot_v1_dot_control__pb2.ListDatasetsResponse.FromString,
                 _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/penstock.v1.Control/ListVersions',
+                request_serializer=penstock__proto_dot_v1_dot_control__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=penstock__proto_dot_v1_dot_control__pb2.ListDatasetsResponse.FromString,
+                _registered_method=True)
+        self.DiffDatasets = channel.unary_unary(
+                '/penstock.v1.Control/DiffDatasets',
+                request_serializer=penstock__proto_dot_v1_dot_control__pb2.DiffDatasetsRequest.SerializeToString,
+                response_deserializer=penstock__proto_dot_v1_dot_control__pb2.DatasetDiff.FromString,
+                _registered_method=True)
+        self.DiscoverDatasets = channel.unary_unary(
+                '/penstock.v1.Control/DiscoverDatasets',
+                request_serializer=penstock__proto_dot_v1_dot_control__pb2.DiscoverDatasetsRequest.SerializeToString,
+                response_deserializer=penstock__proto_dot_v1_dot_control__pb2.DiscoverDatasetsResponse.FromString,
+                _registered_method=True)
         self.RemoveDataset = channel.unary_unary(
                 '/penstock.v1.Control/RemoveDataset',
                 request_serializer=penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetRequest.SerializeToString,
@@ -99,6 +114,24 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVersions(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffDatasets(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiscoverDatasets(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def RemoveDataset(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,6 +165,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.SearchDatasets,
                     request_deserializer=penstock__proto_dot_v1_dot_control__pb2.SearchDatasetsRequest.FromString,
                     response_serializer=penstock__proto_dot_v1_dot_control__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=penstock__proto_dot_v1_dot_control__pb2.ListVersionsRequest.FromString,
+                    response_serializer=penstock__proto_dot_v1_dot_control__pb2.ListDatasetsResponse.SerializeToString,
+            ),
+            'DiffDatasets': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffDatasets,
+                    request_deserializer=penstock__proto_dot_v1_dot_control__pb2.DiffDatasetsRequest.FromString,
+                    response_serializer=penstock__proto_dot_v1_dot_control__pb2.DatasetDiff.SerializeToString,
+            ),
+            'DiscoverDatasets': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiscoverDatasets,
+                    request_deserializer=penstock__proto_dot_v1_dot_control__pb2.DiscoverDatasetsRequest.FromString,
+                    response_serializer=penstock__proto_dot_v1_dot_control__pb2.DiscoverDatasetsResponse.SerializeToString,
             ),
             'RemoveDataset': grpc.unary_unary_rpc_method_handler(
                     servicer.RemoveDataset,
@@ -274,6 +322,87 @@ class Control(object):
             '/penstock.v1.Control/SearchDatasets',
             penstock__proto_dot_v1_dot_control__pb2.SearchDatasetsRequest.SerializeToString,
             penstock__proto_dot_v1_dot_control__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/ListVersions',
+            penstock__proto_dot_v1_dot_control__pb2.ListVersionsRequest.SerializeToString,
+            penstock__proto_dot_v1_dot_control__pb2.ListDatasetsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffDatasets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/DiffDatasets',
+            penstock__proto_dot_v1_dot_control__pb2.DiffDatasetsRequest.SerializeToString,
+            penstock__proto_dot_v1_dot_control__pb2.DatasetDiff.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiscoverDatasets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/DiscoverDatasets',
+            penstock__proto_dot_v1_dot_control__pb2.DiscoverDatasetsRequest.SerializeToString,
+            penstock__proto_dot_v1_dot_control__pb2.DiscoverDatasetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

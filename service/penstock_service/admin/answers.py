@@ -6,7 +6,12 @@ from typing import Annotated
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock_proto.v1.tasks import TASKS
 from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.declaration import Declaration
+from penstock_service.core.difference import Difference as Shards
+from penstock_service.core.discovery import ChildState
+from penstock_service.core.discovery import Discovery as Found
 from penstock_service.core.status import SessionState, SessionStatus
 
 
@@ -38,7 +43,11 @@ class Dataset(BaseModel):
     columns: list[Column]
     splits: list[Split]
     description: str
+    task: str = Field(description=f"one of {', '.join(TASKS)}, or empty: not told")
     tags: list[str]
+    metric: str
+    target: list[str] = Field(description="columns to be predicted")
+    features: int = Field(description="number of top-level columns less those of the target")
     registered_at: str
 
     @classmethod
@@ -59,7 +68,11 @@ class Dataset(BaseModel):
                 for s in version.splits
             ],
             description=version.description,
+            task=version.task,
             tags=list(version.tags),
+            metric=version.metric,
+            target=list(version.target),
+            features=version.features,
             registered_at=version.registered_at,
         )
 
@@ -73,18 +86,85 @@ class Datasets(BaseModel):
 
 
 class Registration(BaseModel):
+    """What is not given stays as it was in the version before."""
+
     model_config = ConfigDict(extra="forbid")
 
     path: Annotated[
         str | list[str],
         Field(
-            min_length=1, description="on the server's machine: a file, a folder or a glob, PATH#0-99 too, or several"
+            min_length=1, description="on the server's machine: a file, a folder, a glob, a spec (.yaml), or several"
         ),
     ]
-    name: str = Field(default="", description="empty: made from the path")
-    description: str = ""
-    tags: list[str] = []
+    name: str = Field(default="", description="empty: the spec's, else made from the path")
+    description: str | None = None
+    task: str | None = Field(default=None, description=f"one of {', '.join(TASKS)}")
+    tags: list[str] | None = None
+    metric: str | None = None
+    target: list[str] | None = Field(default=None, description="columns to be predicted")
+    rows: int | None = Field(default=None, description="refused if others are found")
+    features: int | None = Field(default=None, description="refused if others are found")
     required: dict[str, list[str]] = Field(default={}, description="by split, columns that each of its files must have")
+
+    def said(self) -> Declaration:
+        return Declaration(
+            description=self.description,
+            task=self.task,
+            tags=None if self.tags is None else tuple(self.tags),
+            metric=self.metric,
+            target=None if self.target is None else tuple(self.target),
+            rows=self.rows,
+            features=self.features,
+            required={split: tuple(columns) for split, columns in self.required.items()} or None,
+        )
+
+
+class ShardChange(BaseModel):
+    """Rows and bytes are 0 where the shard is not there."""
+
+    path: str
+    rows_before: int
+    rows: int
+    bytes_before: int
+    bytes: int
+
+
+class Difference(BaseModel):
+    """What leads from `a` to `b`. Lists name at most 10,000 shards; counts count all."""
+
+    a: str
+    b: str
+    added: list[ShardChange]
+    gone: list[ShardChange]
+    changed: list[ShardChange]
+    counts: dict[str, int] = Field(description="of added, gone, changed and same")
+
+    @classmethod
+    def of(cls, found: Shards) -> "Difference":
+        listed = {kind: getattr(found, kind) for kind in ("added", "gone", "changed")}
+        return cls(
+            a=found.a,
+            b=found.b,
+            counts={kind: len(shards) for kind, shards in listed.items()} | {"same": found.same},
+            **{kind: [ShardChange(**asdict(s)) for s in shards[:10_000]] for kind, shards in listed.items()},
+        )
+
+
+class Child(BaseModel):
+    name: str = Field(description="of the dataset; empty where none could be made")
+    path: str
+    state: ChildState
+    version: str
+    reason: str = Field(description="why it waits or was refused, or what to do where it is gone")
+
+
+class Discovery(BaseModel):
+    folder: str
+    children: list[Child]
+
+    @classmethod
+    def of(cls, found: Found) -> "Discovery":
+        return cls.model_validate(asdict(found))
 
 
 class Session(BaseModel):

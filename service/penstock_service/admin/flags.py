@@ -36,7 +36,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         argument = typer.Argument(None, metavar="[NAME=]PATH", help=field.description, show_default=False)
         return _keyword(name, list[str] | None, argument)
     help_text = field.description or ""
-    if field.default is not PydanticUndefined:
+    if field.default not in (PydanticUndefined, None):
         help_text += f" [default: {show(name, field.default)}]"
     # Text, whatever the type: the model parses and checks it, with the same message for flag, environment and file.
     return _keyword(name, str | None, typer.Option(None, flag(name), metavar=_metavar(name, field), help=help_text))
@@ -51,6 +51,6 @@ def _metavar(name: str, field: FieldInfo) -> str:
         return "|".join(get_args(field.annotation))
     if name in ("grpc", "http"):
         return "HOST:PORT"
-    if field.annotation is Path:
+    if field.annotation in (Path, Path | None):
         return "DIR"
     return "SIZE" if name.endswith("_bytes") or name == "memory" else "N"

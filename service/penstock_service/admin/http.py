@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -14,6 +15,8 @@ from penstock_proto.v1 import codes
 from penstock_service.admin.answers import (
     Dataset,
     Datasets,
+    Difference,
+    Discovery,
     Information,
     Live,
     Problem,
@@ -26,6 +29,7 @@ from penstock_service.admin.hosts import HostGuard
 from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
 from penstock_service.config.addresses import host_and_port, is_loopback
+from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import ServiceError
 
 log = logging.getLogger(__name__)
@@ -89,18 +93,15 @@ def _add_health(http: FastAPI, operations: Operations) -> None:
 
 def _add_datasets(http: FastAPI, operations: Operations) -> None:
     @http.get("/api/v1/datasets", tags=["datasets"], responses=PROBLEMS)
-    async def list_datasets(text: str = "", tag: str = "") -> Datasets:
-        """All datasets, or those whose name or description holds `text` and which carry `tag`."""
-        found = await operations.datasets(text, tag)
-        # A manifest may have a million shards: what is summed over them stays off the event loop.
-        return Datasets(datasets=await asyncio.to_thread(lambda: [Dataset.of(version) for version in found]))
+    async def list_datasets(text: str = "", task: str = "", tag: str = "") -> Datasets:
+        """All datasets, or those that hold `text` (in name, description, tags, task, metric or columns), are of the
+        task type `task` and carry `tag`."""
+        return await _all(operations.datasets(text, task, tag))
 
     @http.post("/api/v1/datasets", tags=["datasets"], status_code=201, responses=PROBLEMS)
     async def register_dataset(wanted: Registration) -> Dataset:
         """Scans the path and keeps the dataset under its name. Answers when the scan is done."""
-        made = await operations.register(
-            wanted.name, wanted.path, wanted.description, tuple(wanted.tags), wanted.required
-        )
+        made = await operations.register(wanted.name, wanted.path, wanted.said())
         return await asyncio.to_thread(Dataset.of, made)
 
     @http.get("/api/v1/datasets/{name}", tags=["datasets"], responses=PROBLEMS)
@@ -108,10 +109,33 @@ def _add_datasets(http: FastAPI, operations: Operations) -> None:
         """`name` is NAME or NAME@VERSION."""
         return await asyncio.to_thread(Dataset.of, await operations.dataset(name))
 
+    @http.get("/api/v1/datasets/{name}/versions", tags=["datasets"], responses=PROBLEMS)
+    async def list_versions(name: str) -> Datasets:
+        """All versions of a dataset, the newest first."""
+        return await _all(operations.versions(name))
+
     @http.delete("/api/v1/datasets/{name}", tags=["datasets"], responses=PROBLEMS)
-    async def remove_dataset(name: str) -> Dataset:
-        """Forgets the dataset and answers with what it was. Its files stay."""
-        return await asyncio.to_thread(Dataset.of, await operations.remove(name))
+    async def remove_dataset(name: str, force: bool = False) -> Dataset:
+        """Forgets the dataset and answers with what it was. Its files stay. Refused while streams read it, unless
+        `force`: they run on to their end."""
+        return await asyncio.to_thread(Dataset.of, await operations.remove(name, force))
+
+    @http.get("/api/v1/diff", tags=["datasets"], responses=PROBLEMS)
+    async def diff_datasets(a: str, b: str) -> Difference:
+        """The shards that were added, are gone or changed from `a` to `b`, each NAME or NAME@VERSION."""
+        return await asyncio.to_thread(Difference.of, await operations.diff(a, b))
+
+    @http.post("/api/v1/discover", tags=["datasets"], responses=PROBLEMS)
+    async def discover_datasets() -> Discovery:
+        """Looks into the folder of datasets (`--discover`) now. A child that cannot be registered is in the answer
+        with the reason, and stops no other."""
+        return Discovery.of(await operations.discover())
+
+
+async def _all(call: Awaitable[list[DatasetVersion]]) -> Datasets:
+    found = await call
+    # A manifest may have a million shards: what is summed over them stays off the event loop.
+    return Datasets(datasets=await asyncio.to_thread(lambda: [Dataset.of(version) for version in found]))
 
 
 def _add_status(http: FastAPI, operations: Operations) -> None:

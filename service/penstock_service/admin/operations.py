@@ -1,10 +1,13 @@
 """What the admin side may ask of the running server. `app.py` implements it; the tests have one of their own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.declaration import Declaration
+from penstock_service.core.difference import Difference
+from penstock_service.core.discovery import Discovery
 from penstock_service.core.status import Numbers, SessionStatus
 
 
@@ -33,24 +36,27 @@ class Operations(Protocol):
         """What must be true before trainers should be sent here, by name, such as "registry", "workers", "grpc".
         While draining at least one is false."""
 
-    async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
-        """All datasets, or those whose name or description holds `text` and which carry `tag`."""
+    async def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[DatasetVersion]:
+        """All datasets, or those that hold `text`, are of the task type `task` and carry `tag`."""
 
-    async def register(
-        self,
-        name: str,
-        path: str | Sequence[str],
-        description: str,
-        tags: tuple[str, ...],
-        required: Mapping[str, Sequence[str]] | None,
-    ) -> DatasetVersion:
-        """Scans `path` (on this machine), or several. An empty name: made from the path. `required`: by split."""
+    async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion:
+        """Scans `path` (on this machine), or what the spec there describes. An empty name: the spec's, or made from
+        the path."""
 
     async def dataset(self, name: str) -> DatasetVersion:
         """`name` is NAME or NAME@VERSION."""
 
-    async def remove(self, name: str) -> DatasetVersion:
-        """Forgets the dataset; its files stay."""
+    async def versions(self, name: str) -> list[DatasetVersion]:
+        """All versions of a dataset, the newest first."""
+
+    async def diff(self, a: str, b: str) -> Difference:
+        """The shards that differ between two datasets or versions."""
+
+    async def remove(self, name: str, force: bool = False) -> DatasetVersion:
+        """Forgets the dataset; its files stay. Refused while streams read it, unless `force`: they run on."""
+
+    async def discover(self) -> Discovery:
+        """Looks into the folder of datasets now."""
 
     def sessions(self) -> list[SessionStatus]: ...
 

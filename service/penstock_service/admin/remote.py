@@ -28,21 +28,28 @@ class Server:
         except ValueError as error:
             raise SettingsError(f"--http {self.address!r}: {error}") from None
 
-    def datasets(self, text: str = "", tag: str = "") -> list[dict[str, Any]]:
-        query = urlencode({k: v for k, v in (("text", text), ("tag", tag)) if v})
+    def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[dict[str, Any]]:
+        query = urlencode({k: v for k, v in (("text", text), ("task", task), ("tag", tag)) if v})
         return list(self._ask("GET", f"/api/v1/datasets?{query}")["datasets"])
 
     def dataset(self, name: str) -> dict[str, Any]:
         return self._ask("GET", _dataset(name))
 
-    def register(
-        self, name: str, path: str, description: str, tags: list[str], required: dict[str, list[str]]
-    ) -> dict[str, Any]:
-        wanted = {"name": name, "path": path, "description": description, "tags": tags, "required": required}
-        return self._ask("POST", "/api/v1/datasets", wanted, seconds=None)  # the scan takes as long as it takes
+    def versions(self, name: str) -> list[dict[str, Any]]:
+        return list(self._ask("GET", _dataset(name) + "/versions")["datasets"])
 
-    def remove(self, name: str) -> dict[str, Any]:
-        return self._ask("DELETE", _dataset(name))
+    def diff(self, a: str, b: str) -> dict[str, Any]:
+        return self._ask("GET", f"/api/v1/diff?{urlencode({'a': a, 'b': b})}")
+
+    def register(self, name: str, path: str, said: dict[str, Any]) -> dict[str, Any]:
+        # The scan takes as long as it takes.
+        return self._ask("POST", "/api/v1/datasets", {"name": name, "path": path} | said, seconds=None)
+
+    def remove(self, name: str, force: bool = False) -> dict[str, Any]:
+        return self._ask("DELETE", _dataset(name) + ("?force=true" if force else ""))
+
+    def discover(self) -> dict[str, Any]:
+        return self._ask("POST", "/api/v1/discover", seconds=None)
 
     def _ask(self, method: str, path: str, body: object = None, seconds: float | None = SECONDS) -> dict[str, Any]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=seconds)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+SHARDS_SHOWN = 20  # of each kind of difference
 PIPE_WIDTH = 240  # where there is no terminal, lines are not broken at 80
 
 
@@ -28,12 +29,13 @@ def print_datasets(datasets: Sequence[Mapping[str, Any]]) -> None:
             f"{d['shards']:,}",
             readable_bytes(d["bytes"]),
             ", ".join(d["formats"]),
+            d["task"],
             ", ".join(d["tags"]),
             d["path"],
         )
         for d in datasets
     ]
-    _print(("NAME", "VERSION", ">ROWS", ">SHARDS", ">SIZE", "FORMATS", "TAGS", "PATH"), rows)
+    _print(("NAME", "VERSION", ">ROWS", ">SHARDS", ">SIZE", "FORMATS", "TASK", "TAGS", "PATH"), rows)
 
 
 def print_dataset(dataset: Mapping[str, Any]) -> None:
@@ -46,6 +48,10 @@ def print_dataset(dataset: Mapping[str, Any]) -> None:
         ("chunks", f"{dataset['chunks']:,}"),
         ("size", readable_bytes(dataset["bytes"])),
         ("formats", ", ".join(dataset["formats"])),
+        ("features", f"{dataset['features']:,}"),
+        ("task", dataset["task"]),
+        ("target", ", ".join(dataset["target"])),
+        ("metric", dataset["metric"]),
         ("tags", ", ".join(dataset["tags"])),
         ("description", dataset["description"]),
         ("registered", dataset["registered_at"]),
@@ -68,6 +74,39 @@ def print_dataset(dataset: Mapping[str, Any]) -> None:
         ("COLUMN", "TYPE", "NULLS"),
         [(c["name"], c["type"], "yes" if c["nullable"] else "no") for c in dataset["columns"]],
     )
+
+
+def print_versions(datasets: Sequence[Mapping[str, Any]]) -> None:
+    """The newest first."""
+    rows = [
+        (d["version"], f"{d['rows']:,}", f"{d['shards']:,}", readable_bytes(d["bytes"]), d["registered_at"], d["path"])
+        for d in datasets
+    ]
+    _print(("VERSION", ">ROWS", ">SHARDS", ">SIZE", "REGISTERED", "PATH"), rows)
+
+
+def print_difference(difference: Mapping[str, Any]) -> None:
+    counts = difference["counts"]
+    kinds = ("added", "gone", "changed")
+    said = ", ".join(f"{counts[kind]:,} {kind}" for kind in (*kinds, "same"))
+    print(f"{difference['a']} to {difference['b']}: shards {said}")
+    rows = [
+        (kind, s["path"], f"{s['rows_before']:,}", f"{s['rows']:,}", f"{s['bytes_before']:,}", f"{s['bytes']:,}")
+        for kind in kinds
+        for s in difference[kind][:SHARDS_SHOWN]
+    ]
+    if rows:
+        _print(("", "SHARD", ">ROWS BEFORE", ">ROWS", ">BYTES BEFORE", ">BYTES"), rows)
+    if any(counts[kind] > SHARDS_SHOWN for kind in kinds):
+        print(f"the first {SHARDS_SHOWN} of each kind are shown; --json lists more")
+
+
+def print_discovery(discovery: Mapping[str, Any]) -> None:
+    children = discovery["children"]
+    print(f"{discovery['folder']}: {len(children)} children")
+    if children:
+        rows = [(c["name"], c["version"], c["state"], c["path"], c["reason"]) for c in children]
+        _print(("NAME", "VERSION", "STATE", "PATH", "REASON"), rows)
 
 
 def print_settings(settings: Iterable[tuple[str, str, str]]) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -10,12 +9,14 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from penstock_service.admin.progress import ScanProgress
+from penstock_service.app.names import name_of
 from penstock_service.config.addresses import DatasetArgument
 from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.declaration import Declaration
+from penstock_service.core.difference import Difference, difference
 from penstock_service.core.errors import InvalidRequest, NoRows
-from penstock_service.source.discover import fixed_path
 from penstock_service.source.registry import Registry
-from penstock_service.source.required import Required
+from penstock_service.source.spec import spec_of
 from penstock_service.source.unchanged import check_unchanged
 
 P = ParamSpec("P")
@@ -38,17 +39,12 @@ class Library:
         """Waits for scans that are going on. May be called twice."""
         self._threads.shutdown()
 
-    async def register(
-        self,
-        name: str,
-        path: str | Sequence[str],
-        description: str,
-        tags: tuple[str, ...],
-        required: Required | None = None,
-    ) -> DatasetVersion:
-        """Scan `path` (or several) and keep it under `name` (empty: made from the path)."""
-        paths = (path,) if isinstance(path, str) else tuple(path)
-        return await self._off_loop(self._register, name, paths, description, tags, required)
+    async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion:
+        """Scan `path` (or several), or what the spec at `path` describes, and keep it under `name`.
+
+        An empty name is the spec's, or made from the path. What is said here wins over a spec.
+        """
+        return await self._off_loop(self._register, name, (path,) if isinstance(path, str) else tuple(path), said)
 
     async def register_all(self, arguments: Sequence[DatasetArgument]) -> None:
         """Register what the command line names; the paths of one name are one dataset.
@@ -57,7 +53,8 @@ class Library:
         """
         named: dict[str, list[str]] = {}
         for argument in arguments:
-            name = argument.name or name_of(argument.path)
+            spec = spec_of(argument.path)
+            name = argument.name or (spec.name if spec else name_of(argument.path))
             if name in named and argument.name is None:
                 raise InvalidRequest(
                     f"{named[name][0]} and {argument.path} would both be called {name!r}: name them yourself, "
@@ -67,7 +64,7 @@ class Library:
         empty: dict[str, NoRows] = {}
         for name, paths in named.items():
             try:
-                await self.register(name, paths, "", ())
+                await self.register(name, paths, Declaration())
             except NoRows as nothing:
                 empty[name] = nothing
         if empty and len(empty) == len(named):
@@ -76,13 +73,24 @@ class Library:
         for name, why in self._empty.items():
             _log.warning("dataset %s holds nothing and weighs 0 in mixtures: %s", name, why)
 
-    async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
-        if not text and not tag:
+    async def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[DatasetVersion]:
+        if not text and not task and not tag:
             return await self._off_loop(self._registry.list)
-        return await self._off_loop(self._registry.search, text=text, tag=tag)
+        return await self._off_loop(self._registry.search, text=text, task=task, tag=tag)
 
     async def dataset(self, name: str) -> DatasetVersion:
         return await self._off_loop(self._registry.get, name)
+
+    async def versions(self, name: str) -> list[DatasetVersion]:
+        return await self._off_loop(self._registry.versions, name)
+
+    async def diff(self, a: str, b: str) -> Difference:
+        """What leads from `a` to `b`, each NAME or NAME@VERSION."""
+
+        def found() -> Difference:
+            return difference(self._registry.whole(a), self._registry.whole(b))
+
+        return await self._off_loop(found)
 
     async def lookup(self, name: str, split: str) -> DatasetVersion:
         """For reading: the files must be those that were scanned. Raises NoRows where there is nothing to read."""
@@ -92,26 +100,37 @@ class Library:
         await self._off_loop(check_unchanged, dataset)
         return dataset
 
-    async def remove(self, name: str) -> DatasetVersion:
+    async def remove(self, name: str, force: bool = False) -> DatasetVersion:
+        """Forget a dataset, or one version of it. With `force` even one that streams read: they hold what they need.
+
+        Raises:
+            InvalidRequest: it is in use.
+        """
         dataset = await self.dataset(name)
-        used = sorted(n for n in self._in_use() if n.split("@")[0] == dataset.name)
-        if used:
-            raise InvalidRequest(f"dataset {dataset.name!r} is in use ({used[0]}); end the streams that read it first")
+        pinned = f"{dataset.name}@{dataset.version}"
+        used = sorted(
+            n for n in self._in_use() if (n.split(":")[0] == pinned if "@" in name else n.split("@")[0] == dataset.name)
+        )
+        if used and not force:
+            raise InvalidRequest(
+                f"dataset {name!r} is in use: streams read {', '.join(used)}. End them first, or remove it with force: "
+                "they run on to their end, but cannot be opened again"
+            )
         await self._off_loop(self._registry.remove, name)
+        _log.info("dataset %s removed%s", name, f" while streams read {', '.join(used)}" if used else "")
         return dataset
 
     async def _off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
-    def _register(
-        self, name: str, paths: Sequence[str], description: str, tags: tuple[str, ...], required: Required | None
-    ) -> DatasetVersion:
+    def _register(self, name: str, paths: Sequence[str], said: Declaration) -> DatasetVersion:
         paths = [str(Path(path).absolute()) for path in paths]
+        spec = spec_of(paths[0]) if len(paths) == 1 else None
+        if spec is not None:
+            name, paths, said = name or spec.name, [spec.path], said.over(spec.said)
         name = name or name_of(paths[0])
         with ScanProgress(name) as progress:
-            dataset = self._registry.register(
-                name, paths, description=description or None, tags=tags or None, required=required, progress=progress
-            )
+            dataset = self._registry.register(name, paths, said, progress=progress)
         self._empty.pop(name, None)
         for split in dataset.splits:
             _log.info(
@@ -119,13 +138,3 @@ class Library:
                 *(dataset.name, dataset.version, split.name, split.rows, split.shards, dataset.path),
             )
         return dataset
-
-
-def name_of(path: str) -> str:
-    """A dataset's name from its path: the folder's, the file's without its endings, or the folder of a glob."""
-    fixed = Path(fixed_path(path))
-    stem = fixed.name if fixed.is_dir() else fixed.name.split(".")[0]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")
-    if not name:
-        raise InvalidRequest(f"no name can be made of the path {path!r}; name the dataset yourself: NAME={path}")
-    return name[:128]

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from penstock_proto.v1 import PROTOCOL
 from penstock_service.admin.operations import ServerInformation
+from penstock_service.app.discovery import Discoverer
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.subscriptions import Subscriptions
@@ -14,9 +15,11 @@ from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
 from penstock_service.core.channel import Counters
 from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.declaration import Declaration
+from penstock_service.core.difference import Difference
+from penstock_service.core.discovery import Discovery
 from penstock_service.core.status import Numbers, SessionStatus
 from penstock_service.deliver.data import DataService
-from penstock_service.source.required import Required
 
 
 @dataclass
@@ -37,6 +40,7 @@ class ServerOperations:
         addresses: Addresses,
         version: str,
         library: Library,
+        discoverer: Discoverer,
         chunks: Chunks,
         data: DataService,
         subscriptions: Subscriptions,
@@ -48,6 +52,7 @@ class ServerOperations:
         self._addresses = addresses
         self._version = version
         self._library = library
+        self._discoverer = discoverer
         self._chunks = chunks
         self._data = data
         self._subscriptions = subscriptions
@@ -58,19 +63,26 @@ class ServerOperations:
     def checks(self) -> dict[str, bool]:
         return self._checks()
 
-    async def datasets(self, text: str = "", tag: str = "") -> list[DatasetVersion]:
-        return await self._library.datasets(text, tag)
+    async def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[DatasetVersion]:
+        return await self._library.datasets(text, task, tag)
 
-    async def register(
-        self, name: str, path: str | Sequence[str], description: str, tags: tuple[str, ...], required: Required | None
-    ) -> DatasetVersion:
-        return await self._library.register(name, path, description, tags, required)
+    async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion:
+        return await self._library.register(name, path, said)
 
     async def dataset(self, name: str) -> DatasetVersion:
         return await self._library.dataset(name)
 
-    async def remove(self, name: str) -> DatasetVersion:
-        return await self._library.remove(name)
+    async def versions(self, name: str) -> list[DatasetVersion]:
+        return await self._library.versions(name)
+
+    async def diff(self, a: str, b: str) -> Difference:
+        return await self._library.diff(a, b)
+
+    async def remove(self, name: str, force: bool = False) -> DatasetVersion:
+        return await self._library.remove(name, force)
+
+    async def discover(self) -> Discovery:
+        return await self._discoverer.look()
 
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()

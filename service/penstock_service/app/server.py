@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
+from penstock_service.app.discovery import Discoverer
 from penstock_service.app.jobs import Seeds
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
@@ -89,6 +90,8 @@ class Server:
             self._version,
         )
         self._library = Library(registry, self._data.datasets_in_use)
+        self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)
+        self._stack.push_async_callback(self._discoverer.stop)
         self._stack.callback(self._library.close)
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
         self._subscriptions = Subscriptions(
@@ -109,9 +112,12 @@ class Server:
         operations = self._operations()
         await self._web.start(make_http(operations, address=settings.http))
         await self._library.register_all(settings.dataset_arguments)
+        if settings.discover is not None:
+            await self._discoverer.look()
+            self._discoverer.start()
         self._up["registry"] = True
 
-        control = ControlService(self._library, self._version)
+        control = ControlService(operations, self._version)
         self._grpc = GrpcServer(settings.grpc, self._data, control)
         self._stack.push_async_callback(self._grpc.stop, 0.5)
         grpc_port = await self._grpc.start()
@@ -144,6 +150,7 @@ class Server:
             self._addresses,
             version("penstock"),
             self._library,
+            self._discoverer,
             self._chunks,
             self._data,
             self._subscriptions,

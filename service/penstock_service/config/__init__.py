@@ -35,7 +35,14 @@ class Settings(BaseSettings):
 
     datasets: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="what to serve, each as [NAME=]PATH or [NAME=]PATH#SHARDS; the paths of one name are one dataset",
+        description="what to serve: [NAME=]PATH, PATH#SHARDS or a spec (.yaml); the paths of one name are one dataset",
+    )
+    discover: Path | None = Field(
+        default=None,
+        description="folder of which every file, folder or spec (NAME.penstock.yaml) is served as a dataset",
+    )
+    discover_every: float = Field(
+        default=0.0, ge=0, description="seconds between looks into that folder; 0: only at start and when asked to"
     )
     grpc: str = Field(default="127.0.0.1:7400", description="address that trainers connect to; port 0 picks a free one")
     http: str = Field(
@@ -123,10 +130,10 @@ class Settings(BaseSettings):
         host_and_port(value)
         return value
 
-    @field_validator("state_dir", "store_dir")
+    @field_validator("state_dir", "store_dir", "discover")
     @classmethod
-    def _expand(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _expand(cls, value: Path | None) -> Path | None:
+        return value and value.expanduser().absolute()
 
     @field_validator("log_level", "log_format", "worker_kind", mode="before")
     @classmethod
@@ -137,6 +144,13 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if self.grpc == self.http and host_and_port(self.grpc)[1] != 0:
             raise ValueError(f"grpc and http are both {self.grpc}; they need two ports")
+        for name, own in (("state_dir", self.state_dir), ("store_dir", self.store_dir)):
+            if self.discover is not None and self.discover in (own, *own.parents):
+                raise ValueError(f"{name} {own} is in the folder of datasets {self.discover}, of which all is served")
+        if self.discover_every and self.discover is None:
+            raise ValueError(
+                f"discover_every is {self.discover_every:g} but there is no folder to look into: --discover DIR"
+            )
         if self.state_dir == self.store_dir:
             raise ValueError(f"state_dir and store_dir are both {self.state_dir}; the store may be deleted, state not")
         return self

@@ -124,6 +124,8 @@ def _line(error: ErrorDetails, values: Mapping[str, Any], origins: Mapping[str, 
 
 def show(name: str, value: object) -> str:
     """A value as a user would write it."""
+    if value is None:
+        return "none"
     sized = any(getattr(m, "func", None) is parse_size for m in Settings.model_fields[name].metadata)
     if sized and isinstance(value, int):
         return show_size(value)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from penstock_service.core.chunk import ChunkValue
+from penstock_service.core.declaration import count_features
 
 I64 = npt.NDArray[np.int64]
 
@@ -214,6 +215,9 @@ class DatasetVersion:
     path: str = ""  # as the user gave it
     description: str = ""
     tags: tuple[str, ...] = ()
+    task: str = ""  # one of `penstock_proto.v1.tasks`, or empty: not told
+    metric: str = ""
+    target: tuple[str, ...] = ()  # columns to be predicted
     registered_at: str = ""
     split: str = TRAIN
     splits: tuple[Split, ...] = ()
@@ -242,6 +246,11 @@ class DatasetVersion:
     @property
     def formats(self) -> tuple[str, ...]:
         return tuple(sorted(set(self.manifest.shards["format"].unique().to_pylist())))
+
+    @property
+    def features(self) -> int:
+        """How many top-level columns there are, less those of the target."""
+        return count_features(self.schema, self.target)
 
 
 def _numpy(table: pa.Table, column: str) -> I64:

@@ -1,6 +1,6 @@
 """The control service: what the server is and which datasets it has."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 import grpc
@@ -9,7 +9,11 @@ import grpc.aio
 from penstock_proto.v1 import PROTOCOL, codes, control_pb2_grpc
 from penstock_proto.v1 import control_pb2 as pb
 from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.declaration import Declaration
+from penstock_service.core.difference import Difference
+from penstock_service.core.discovery import Discovery
 from penstock_service.core.errors import ServiceError
+from penstock_service.deliver import registered
 
 Context: TypeAlias = Any  # grpc.aio.ServicerContext: grpc ships no types
 T = TypeVar("T")
@@ -28,20 +32,19 @@ _STATUS = {
 class Datasets(Protocol):
     """The registry as the control service sees it. Every call raises ServiceError with what to do."""
 
-    async def register(
-        self,
-        name: str,
-        path: str | Sequence[str],
-        description: str,
-        tags: tuple[str, ...],
-        required: Mapping[str, Sequence[str]] | None,
-    ) -> DatasetVersion: ...
+    async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion: ...
 
-    async def datasets(self, text: str, tag: str) -> list[DatasetVersion]: ...
+    async def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[DatasetVersion]: ...
 
     async def dataset(self, name: str) -> DatasetVersion: ...
 
-    async def remove(self, name: str) -> DatasetVersion: ...
+    async def versions(self, name: str) -> list[DatasetVersion]: ...
+
+    async def diff(self, a: str, b: str) -> Difference: ...
+
+    async def remove(self, name: str, force: bool = False) -> DatasetVersion: ...
+
+    async def discover(self) -> Discovery: ...
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -55,29 +58,44 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return pb.ServerInfo(version=self._version, protocol_min=PROTOCOL, protocol_max=PROTOCOL, capabilities=["grpc"])
 
     async def RegisterDataset(self, request: pb.RegisterDatasetRequest, context: Context) -> pb.Dataset:  # noqa: N802
-        required = {columns.split: list(columns.columns) for columns in request.required}
-        paths = [path for path in (request.path, *request.paths) if path]
-        call = self._datasets.register(request.name, paths or "", request.description, tuple(request.tags), required)
-        return describe(await _answer(call, context))
+        return await _answer(self._register(request), context)
 
     async def ListDatasets(self, request: Any, context: Context) -> pb.ListDatasetsResponse:  # noqa: N802
-        found = await _answer(self._datasets.datasets("", ""), context)
-        return pb.ListDatasetsResponse(datasets=[describe(d) for d in found])
+        return await _answer(_all(self._datasets.datasets()), context)
 
     async def SearchDatasets(  # noqa: N802
         self, request: pb.SearchDatasetsRequest, context: Context
     ) -> pb.ListDatasetsResponse:
-        found = await _answer(self._datasets.datasets(request.text, request.tag), context)
-        return pb.ListDatasetsResponse(datasets=[describe(d) for d in found])
+        return await _answer(_all(self._datasets.datasets(request.text, request.task, request.tag)), context)
+
+    async def ListVersions(  # noqa: N802
+        self, request: pb.ListVersionsRequest, context: Context
+    ) -> pb.ListDatasetsResponse:
+        return await _answer(_all(self._datasets.versions(request.name)), context)
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.Dataset:  # noqa: N802
-        return describe(await _answer(self._datasets.dataset(request.name), context))
+        return registered.dataset(await _answer(self._datasets.dataset(request.name), context))
 
     async def RemoveDataset(  # noqa: N802
         self, request: pb.RemoveDatasetRequest, context: Context
     ) -> pb.RemoveDatasetResponse:
-        removed = await _answer(self._datasets.remove(request.name), context)
-        return pb.RemoveDatasetResponse(removed=describe(removed))
+        removed = await _answer(self._datasets.remove(request.name, request.force), context)
+        return pb.RemoveDatasetResponse(removed=registered.dataset(removed))
+
+    async def DiffDatasets(self, request: pb.DiffDatasetsRequest, context: Context) -> pb.DatasetDiff:  # noqa: N802
+        return registered.difference(await _answer(self._datasets.diff(request.a, request.b), context))
+
+    async def DiscoverDatasets(self, request: Any, context: Context) -> pb.DiscoverDatasetsResponse:  # noqa: N802
+        return registered.discovery(await _answer(self._datasets.discover(), context))
+
+    async def _register(self, request: pb.RegisterDatasetRequest) -> pb.Dataset:
+        paths = [path for path in (request.path, *request.paths) if path]
+        made = await self._datasets.register(request.name, paths or "", registered.declaration(request))
+        return registered.dataset(made)
+
+
+async def _all(call: Awaitable[list[DatasetVersion]]) -> pb.ListDatasetsResponse:
+    return pb.ListDatasetsResponse(datasets=[registered.dataset(d) for d in await call])
 
 
 async def _answer(call: Awaitable[T], context: Context) -> T:
@@ -88,23 +106,3 @@ async def _answer(call: Awaitable[T], context: Context) -> T:
         status = _STATUS.get(problem.code, grpc.StatusCode.INTERNAL)
         await context.abort(status, str(problem))
         raise  # never reached: abort raises
-
-
-def describe(dataset: DatasetVersion) -> pb.Dataset:
-    return pb.Dataset(
-        name=dataset.name,
-        version=dataset.version,
-        path=dataset.path,
-        rows=dataset.manifest.rows,
-        size=dataset.manifest.bytes,
-        shards=dataset.manifest.shards.num_rows,
-        schema=dataset.schema.serialize().to_pybytes(),
-        description=dataset.description,
-        tags=dataset.tags,
-        registered_at=dataset.registered_at,
-        formats=dataset.formats,
-        splits=[
-            pb.Split(name=s.name, rows=s.rows, size=s.bytes, shards=s.shards, schema=s.schema.serialize().to_pybytes())
-            for s in dataset.splits
-        ],
-    )

@@ -137,6 +137,8 @@ def _chosen(path: str, root: str, paths: Iterable[str], alone: bool) -> _Listed:
         relative = _relative(full, root)
         if any(part.startswith((".", "_")) for part in relative.split("/")):
             listed.ignored["hidden (named .* or _*)"] += 1
+        elif relative.endswith(".penstock.yaml"):
+            continue  # says what the data is, see spec.py
         elif format_of(relative) is None:
             listed.ignored[_suffix(relative)] += 1
         else:

@@ -41,5 +41,12 @@ def format_of(path: str) -> Format | None:
     return found
 
 
+def stem_of(name: str) -> str:
+    """The name of a data file without the ending that says what it is: "a.b.csv.gz" is "a.b"."""
+    found = format_of(name)
+    endings = [suffix for suffix in found.suffixes if name.lower().endswith(suffix)] if found else []
+    return name[: -max(map(len, endings))] if endings else name
+
+
 def format_named(name: str) -> Format:
     return _BY_NAME[name]

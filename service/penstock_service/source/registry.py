@@ -1,28 +1,30 @@
 """The registry: names for fixed lists of shards, kept in the state folder."""
 
-import difflib
 import logging
 import re
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 
 from penstock_service.core.dataset import TRAIN, DatasetVersion, Manifest, Split
+from penstock_service.core.declaration import Declaration, check_task
 from penstock_service.core.errors import DataError, InvalidRequest, NoRows, NotFound, ServiceError, SourceUnreadable
+from penstock_service.core.nearest import nearest
 from penstock_service.source.discover import Found, discover
 from penstock_service.source.format import ChunkLimits, ProgressCallback, ShardScan
 from penstock_service.source.formats import SEMANTICS
 from penstock_service.source.manifest import load_manifest, load_scans, load_summary, same_semantics, save_splits
 from penstock_service.source.place import FileState
 from penstock_service.source.registry_db import RegistryDb, Row
-from penstock_service.source.required import Required, check_required
+from penstock_service.source.required import check_required
 from penstock_service.source.scan import scan, version_of
 from penstock_service.source.splits import find_split
 
@@ -31,8 +33,16 @@ log = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAMED = 3
 _ORPHAN_SECONDS = 3600
+_REMEMBERED = 4  # versions whose scans are looked through
+_NOTHING_SAID = Declaration()
 
-_REMEMBERED = 4  # versions at one root whose scans are looked through
+
+class Registered(NamedTuple):
+    """The newest version of a name, and the path it was registered from."""
+
+    version: str
+    path: str
+
 
 Versions = list[DatasetVersion]
 Rows = list[Row]
@@ -63,36 +73,33 @@ class Registry:
         self,
         name: str,
         path: str | Sequence[str],
+        said: Declaration = _NOTHING_SAID,
         *,
-        description: str | None = None,
-        tags: Sequence[str] | None = None,
-        required: Required | None = None,
         progress: ProgressCallback | None = None,
     ) -> DatasetVersion:
         """Makes what `path` (or several) holds now the newest version of `name`; gives its first split.
 
         The same content is the same version. Files are scanned only if one of them, or the limits, differ from what a
-        manifest holds, and then only those. `description` and `tags` stay as they are if not given. `required`: columns
-        that each file of a split must have. Raises InvalidRequest, DataError, SourceUnreadable, SourceChanged.
+        manifest holds, and then only those. What is not said stays as it was in the version before. Raises
+        InvalidRequest (also where something else was declared than is found), DataError, SourceUnreadable,
+        SourceChanged.
         """
         check_name(name)
         paths = (path,) if isinstance(path, str) else tuple(path)
         found = discover(*paths)
-        shown = ", ".join(paths)
+        path = ", ".join(paths)
         with self._lock:
-            row = self._same_files(found)
+            row = self._same_files(found, name, path)
             if row is not None:
-                check_required(self._manifests / row.folder, required or {})
-                return self._commit(row, name, shown, description, tags)
-            known = self._known(found)
+                return self._commit(row, name, path, said)
+            known = self._known(found, name, path)
         row = self._scanned(found, progress, known)  # takes long: others may use the registry meanwhile
         with self._lock:
             try:
-                check_required(self._manifests / row.folder, required or {})
+                return self._commit(row, name, path, said)
             except ServiceError:
                 self._drop_unused([row.folder])
                 raise
-            return self._commit(row, name, shown, description, tags)
 
     def get(self, name: str, split: str | None = None) -> DatasetVersion:
         """The newest version of a dataset, or the one that `name@version` pins (the first digits of it will do).
@@ -104,22 +111,46 @@ class Registry:
         with self._lock:
             return self._load(self._find(name), split)
 
-    def list(self) -> Versions:
-        """The newest version of each dataset, by name; its first split."""
+    def whole(self, name: str) -> DatasetVersion:
+        """The shards of all splits in one list, to be looked through, not to be read: they may have no one schema."""
         with self._lock:
-            return [self._load(row) for row in self._db.newest()]
+            row = self._find(name)
+            first = self._load(row)
+            folder = self._manifests / row.folder
+            shards = pa.concat_tables(load_manifest(folder, split.name).shards for split in first.splits)
+        return replace(first, manifest=Manifest(shards, first.manifest.slices))
 
-    def search(self, text: str = "", tag: str = "") -> Versions:
-        """Datasets whose name, description, tags or columns hold `text` (in any case) and that have the tag `tag`."""
-        wanted = text.casefold()
-        found = []
+    def list(self) -> Versions:
+        """The newest version of each dataset, by name."""
         with self._lock:
-            for row in self._db.newest():
-                columns = pa.ipc.read_schema(pa.py_buffer(row.schema)).names
-                words = " ".join((row.name, row.description, *row.tags, *columns)).casefold()
-                if wanted in words and (not tag or tag in row.tags):
-                    found.append(self._load(row))
-        return found
+            return self._loaded(self._db.newest())
+
+    def search(self, text: str = "", task: str = "", tag: str = "") -> Versions:
+        """Datasets that hold `text` (in any case), are of the task type `task` and have the tag `tag`.
+
+        Text is looked for in name, description, tags, task, metric and the names of columns. Raises InvalidRequest.
+        """
+        check_task(task)
+        wanted = text.casefold()
+
+        def has_all(row: Row) -> bool:
+            columns = pa.ipc.read_schema(pa.py_buffer(row.schema)).names
+            words = " ".join((row.name, row.description, *row.tags, row.task, row.metric, *columns)).casefold()
+            return wanted in words and task in ("", row.task) and (not tag or tag in row.tags)
+
+        with self._lock:
+            return self._loaded(row for row in self._db.newest() if has_all(row))
+
+    def versions(self, name: str) -> Versions:
+        """All versions of a dataset, the newest first. Raises NotFound."""
+        bare = name.partition("@")[0]
+        with self._lock:
+            self._find(bare)
+            return self._loaded(self._db.versions(bare))
+
+    def newest(self) -> dict[str, Registered]:
+        """Where each name's newest version is, without loading it."""
+        return {row.name: Registered(row.version, row.path) for row in self._db.newest()}
 
     def notes(self, name: str) -> tuple[str, ...]:
         """What the scan found worth saying: widened columns, malformed rows, files read once or ignored."""
@@ -133,23 +164,29 @@ class Registry:
             self._drop_unused(folders)
         return len(folders)
 
-    def _commit(
-        self, row: Row, name: str, path: str, description: str | None, tags: Sequence[str] | None
-    ) -> DatasetVersion:
-        """Points `name` to the manifest of `row`."""
+    def _commit(self, row: Row, name: str, path: str, said: Declaration) -> DatasetVersion:
+        """Points `name` to the manifest of `row`, if that is what is said of it."""
         known = self._db.versions(name)
         same = next((old for old in known if old.version == row.version), None)
-        before = next(iter(known), None)
+        before = known[0] if known else None
+        found = self._load(replace(row, name=name, path=path))
+        check_required(self._manifests / row.folder, said.required or {})
+        said = said.over(_kept(before, found.schema.names))
+        said.check(f"{name} ({path})", found.schema, found.manifest.rows)
         row = replace(
             row,
             name=name,
             path=path,
-            description=description if description is not None else before.description if before else "",
-            tags=tuple(tags) if tags is not None else before.tags if before else (),
+            description=said.description or "",
+            tags=said.tags or (),
+            task=said.task or "",
+            metric=said.metric or "",
+            target=said.target or (),
             registered_at=same.registered_at if same else datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        replaced = self._db.put(row)
-        self._drop_unused([replaced] if replaced else [])
+        if row != before:  # a look at what has not changed writes nothing
+            replaced = self._db.put(row)
+            self._drop_unused([replaced] if replaced else [])
         return self._load(row)
 
     def _find(self, name: str) -> Row:
@@ -170,7 +207,7 @@ class Registry:
         names = [row.name for row in self._db.newest()]
         if not names:
             return f"no dataset {name!r}: none is registered yet. Register one: penstock serve NAME=PATH"
-        near = difflib.get_close_matches(name, names, n=_NAMED, cutoff=0.4)
+        near = nearest(name, names, most=_NAMED)
         hint = (
             f"Did you mean {' or '.join(near)}?"
             if near
@@ -178,11 +215,11 @@ class Registry:
         )
         return f"no dataset {name!r} among the {len(names)} registered. {hint}"
 
-    def _same_files(self, found: Found) -> Row | None:
-        """A version, of whatever name, that was made of exactly these files as they are now."""
+    def _same_files(self, found: Found, name: str, path: str) -> Row | None:
+        """A version of this name or path that was made of exactly these files as they are now."""
         wanted = {split: found.of_split(split).files for split in found.splits}
         states = {split: [(f.path, f.state.size, f.state.mtime_ns) for f in files] for split, files in wanted.items()}
-        for row in self._made_alike(found.root):
+        for row in self._made_alike(found.root, name, path):
             folder = self._manifests / row.folder
             if [split.name for split in load_summary(folder)] == found.splits and all(
                 _states(load_manifest(folder, split)) == states[split] for split in found.splits
@@ -190,11 +227,11 @@ class Registry:
                 return row
         return None
 
-    def _known(self, found: Found) -> dict[tuple[str, FileState], ShardScan]:
+    def _known(self, found: Found, name: str, path: str) -> dict[tuple[str, FileState], ShardScan]:
         """What earlier scans said of files that are as they were."""
         wanted = {(file.path, file.state) for file in found.files}
         known: dict[tuple[str, FileState], ShardScan] = {}
-        for row in self._made_alike(found.root)[:_REMEMBERED]:
+        for row in self._made_alike(found.root, name, path)[:_REMEMBERED]:
             folder = self._manifests / row.folder
             for split in load_summary(folder):
                 for path, state, of_shard in load_scans(folder, split.name):
@@ -202,10 +239,15 @@ class Registry:
                         known.setdefault((path, state), of_shard)
         return known
 
-    def _made_alike(self, root: str) -> Rows:
-        """Versions of files under `root` that this release would scan and cut the same way, the newest first."""
+    def _made_alike(self, root: str, name: str, path: str) -> Rows:
+        """Versions of this name or path that this release would scan and cut the same way, the newest first.
+
+        Not all at the root: a folder may hold thousands of datasets.
+        """
         alike = []
         for row in self._db.at_root(root):
+            if name != row.name and path != row.path:
+                continue
             if (row.chunk_rows, row.chunk_bytes) != (self._limits.rows, self._limits.bytes):
                 continue
             try:
@@ -241,6 +283,9 @@ class Registry:
             tags=(),
             notes=(*scanned.warnings, *scanned.notes),
             registered_at="",
+            task="",
+            metric="",
+            target=(),
         )
 
     def _drop_unused(self, folders: Sequence[str]) -> None:
@@ -259,6 +304,16 @@ class Registry:
             if folder.name in folders or age > _ORPHAN_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def _loaded(self, rows: Iterable[Row]) -> Versions:
+        """A manifest that was lost costs its dataset only: asked for by name, that says what to do."""
+        found = []
+        for row in rows:
+            try:
+                found.append(self._load(row))
+            except DataError as error:
+                log.warning("%s@%s is not listed: %s", row.name, row.version, error)
+        return found
+
     def _load(self, row: Row, wanted: str | None = None) -> DatasetVersion:
         folder = self._manifests / row.folder
         splits = load_summary(folder)
@@ -272,6 +327,9 @@ class Registry:
             path=row.path,
             description=row.description,
             tags=row.tags,
+            task=row.task,
+            metric=row.metric,
+            target=row.target,
             registered_at=row.registered_at,
             split=split.name,
             splits=splits,
@@ -296,6 +354,21 @@ def _split_of(row: Row, splits: Sequence[Split], wanted: str) -> Split:
 def _states(manifest: Manifest) -> list[tuple[str, int, int]]:
     """Path, size and mtime of each shard."""
     return list(zip(*(manifest.shards[name].to_pylist() for name in ("path", "size", "mtime_ns")), strict=True))
+
+
+def _kept(before: Row | None, columns: Sequence[str]) -> Declaration:
+    """What was said of the version before, as far as it can be true of these columns."""
+    if before is None:
+        return _NOTHING_SAID
+    if lost := [column for column in before.target if column not in columns]:
+        log.warning("%s: target %s is no column any more and is forgotten", before.name, ", ".join(lost))
+    return Declaration(
+        description=before.description,
+        task=before.task,
+        tags=before.tags,
+        metric=before.metric,
+        target=tuple(column for column in before.target if column in columns),
+    )
 
 
 def check_name(name: str) -> None:

@@ -5,14 +5,16 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from penstock_service.core.errors import SourceUnreadable
 
-_LAYOUT = 1  # PRAGMA user_version
-_CREATE = """
+_MIGRATIONS = (  # the n-th leads from layout n to n + 1: never edited, only added to
+    (
+        """
 CREATE TABLE versions (
     name TEXT NOT NULL,
     version TEXT NOT NULL,
@@ -29,7 +31,15 @@ CREATE TABLE versions (
     registered_at TEXT NOT NULL,
     PRIMARY KEY (name, version)
 ) STRICT
-"""
+""",
+    ),
+    (
+        "ALTER TABLE versions ADD COLUMN task TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE versions ADD COLUMN metric TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE versions ADD COLUMN target TEXT NOT NULL DEFAULT '[]'",  # JSON list
+    ),
+)
+_LAYOUT = len(_MIGRATIONS)  # PRAGMA user_version
 
 
 @dataclass(frozen=True)
@@ -48,8 +58,12 @@ class Row:
     tags: tuple[str, ...]
     notes: tuple[str, ...]
     registered_at: str
+    task: str
+    metric: str
+    target: tuple[str, ...]
 
 
+_LISTS = ("tags", "notes", "target")  # kept as JSON
 _COLUMNS = tuple(Row.__dataclass_fields__)
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM versions"  # noqa: S608  the names are ours
 
@@ -80,8 +94,9 @@ class RegistryDb:
                 raise SourceUnreadable(
                     f"the registry {file} has layout {layout}, this release knows {_LAYOUT}: use the newer release"
                 )
-            if layout == 0:
-                db.execute(_CREATE)
+            if layout < _LAYOUT:
+                for statement in chain.from_iterable(_MIGRATIONS[layout:]):
+                    db.execute(statement)
                 db.execute(f"PRAGMA user_version = {_LAYOUT}")
 
     def close(self) -> None:
@@ -149,4 +164,4 @@ def _encoded(value: object) -> object:
 
 def _decoded(values: tuple[Any, ...]) -> Row:
     fields = dict(zip(_COLUMNS, values, strict=True))
-    return Row(**{**fields, "tags": tuple(json.loads(fields["tags"])), "notes": tuple(json.loads(fields["notes"]))})
+    return Row(**{**fields, **{name: tuple(json.loads(fields[name])) for name in _LISTS}})

@@ -3,7 +3,8 @@
 from functools import lru_cache
 
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.errors import SourceChanged
+from penstock_service.core.errors import ServiceError, SourceChanged
+from penstock_service.source.discover import discover
 from penstock_service.source.format import ShardFile
 from penstock_service.source.formats import format_named
 from penstock_service.source.place import FileState, Place
@@ -12,7 +13,9 @@ _NAMED = 5
 
 
 def check_unchanged(dataset: DatasetVersion) -> None:
-    """Raises SourceChanged that lists shards which are gone or hold something else. New files are no change.
+    """Raises SourceChanged that lists shards which are gone or hold something else.
+
+    New files alone are no change: the version does not have them. Where others changed they are listed too.
 
     A shard with another mtime and the same size is read to compare its fingerprint: a copy or a checkout is no change.
     """
@@ -29,12 +32,26 @@ def check_unchanged(dataset: DatasetVersion) -> None:
         elif state.mtime_ns != mtime_ns and _fingerprint(place, path, kind, state) != fingerprint:
             changed.append(f"{path} (other content)")
     if changed:
-        more = f" and {len(changed) - _NAMED} more" if len(changed) > _NAMED else ""
         raise SourceChanged(
             f"{len(changed)} of {shards.num_rows} files of {dataset.name}@{dataset.version} in {dataset.root} have "
-            f"changed: {', '.join(changed[:_NAMED])}{more}. Put them back, or register {dataset.name} again: "
-            "that makes a new version."
+            f"changed: {_some(changed)}{_added(dataset)}. Put them back, or register {dataset.name} again "
+            f"(penstock datasets register {dataset.name}={dataset.path}): that makes a new version."
         )
+
+
+def _added(dataset: DatasetVersion) -> str:
+    """What has come since: a file that is gone may only have another name."""
+    try:
+        found = discover(dataset.path)
+    except ServiceError:  # there is nothing any more: that is being said
+        return ""
+    known = set(dataset.manifest.shards["path"].to_pylist()) if found.root == dataset.root else set()
+    added = [f.path for f in found.files if f.split == dataset.split and f.path not in known]
+    return f"; {len(added)} new: {_some(added)}" if added else ""
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 @lru_cache(maxsize=4096)
