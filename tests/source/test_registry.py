@@ -165,10 +165,16 @@ def test_a_crash_between_manifest_and_row_leaves_nothing_that_is_seen(tmp_path: 
 def test_a_lost_manifest_is_made_again_by_registering(tmp_path: Path, registry: Registry) -> None:
     data = make(tmp_path, "d")
     version = registry.register("d", str(data)).version
-    for folder in (tmp_path / "state" / "manifests").iterdir():
-        shutil.rmtree(folder)
-    assert registry.register("d", str(data)).version == version
-    assert registry.get("d").manifest.rows == 3
+    for lost in ("", "splits.json", "train/shards.arrow", "train/slices.arrow", "train/scans.arrow"):
+        (folder,) = (tmp_path / "state" / "manifests").iterdir()
+        if (folder / lost).is_dir():
+            shutil.rmtree(folder)
+        else:
+            (folder / lost).unlink()
+        if lost == "train/scans.arrow":  # only the next scan would miss it
+            (data / "b.csv").write_text("x\n")
+        assert registry.register("d", str(data)).manifest.rows == 3
+    assert registry.get(f"d@{version}").manifest.rows == 3
 
 
 def test_many_threads_may_register_read_and_remove(tmp_path: Path, registry: Registry) -> None:
@@ -282,7 +288,7 @@ def test_what_another_release_scanned_otherwise_is_scanned_again(
     data = make(tmp_path, "d")
     registry.register("d", str(data))
     scans: list[int] = []
-    monkeypatch.setattr("penstock_service.source.registry.SEMANTICS", {"csv": 2})
+    monkeypatch.setattr("penstock_service.source.manifests.SEMANTICS", {"csv": 2})
     for _ in range(2):
         registry.register("d", str(data), progress=lambda *numbers: scans.append(numbers[2]))
     assert scans.count(1) == 1  # the second time it is known

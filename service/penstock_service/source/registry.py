@@ -2,11 +2,8 @@
 
 import logging
 import re
-import shutil
 import threading
-import time
-import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,26 +11,19 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from penstock_service.core.dataset import TRAIN, DatasetVersion, Manifest, Split
+from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration, check_task
-from penstock_service.core.errors import DataError, InvalidRequest, NoRows, NotFound, ServiceError, SourceUnreadable
+from penstock_service.core.errors import DataError, InvalidRequest, NotFound, ServiceError
 from penstock_service.core.nearest import nearest
-from penstock_service.source.discover import Found, discover
-from penstock_service.source.format import ChunkLimits, ProgressCallback, ShardScan
-from penstock_service.source.formats import SEMANTICS
-from penstock_service.source.manifest import load_manifest, load_scans, load_summary, same_semantics, save_splits
-from penstock_service.source.place import FileState
+from penstock_service.source.discover import discover
+from penstock_service.source.format import ChunkLimits, ProgressCallback
+from penstock_service.source.manifests import Manifests
 from penstock_service.source.registry_db import RegistryDb, Row
-from penstock_service.source.required import check_required
-from penstock_service.source.scan import scan, version_of
-from penstock_service.source.splits import find_split
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAMED = 3
-_ORPHAN_SECONDS = 3600
-_REMEMBERED = 4  # versions whose scans are looked through
 _NOTHING_SAID = Declaration()
 
 
@@ -45,7 +35,6 @@ class Registered(NamedTuple):
 
 
 Versions = list[DatasetVersion]
-Rows = list[Row]
 
 
 class Registry:
@@ -57,11 +46,7 @@ class Registry:
     def __init__(self, state_dir: str | Path, limits: ChunkLimits | None = None) -> None:
         """Opens or makes the registry under `state_dir`. Raises SourceUnreadable."""
         self._limits = limits or ChunkLimits()
-        self._manifests = Path(state_dir) / "manifests"
-        try:
-            self._manifests.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SourceUnreadable(f"state folder {state_dir} cannot be made: {error.strerror}") from error
+        self._manifests = Manifests(Path(state_dir) / "manifests", self._limits)
         self._db = RegistryDb(Path(state_dir) / "registry.sqlite")
         self._lock = threading.RLock()  # between finding a row and loading its manifest, nobody removes it
 
@@ -89,11 +74,12 @@ class Registry:
         found = discover(*paths)
         path = ", ".join(paths)
         with self._lock:
-            row = self._same_files(found, name, path)
+            # not all at the root: a folder may hold thousands of datasets
+            earlier = [row for row in self._db.at_root(found.root) if name == row.name or path == row.path]
+            row = self._manifests.of_same_files(earlier, found)
             if row is not None:
                 return self._commit(row, name, path, said)
-            known = self._known(found, name, path)
-        row = self._scanned(found, progress, known)  # takes long: others may use the registry meanwhile
+        row = self._manifests.scanned(found, earlier, progress)  # takes long: others may use the registry meanwhile
         with self._lock:
             try:
                 return self._commit(row, name, path, said)
@@ -109,16 +95,12 @@ class Registry:
         Raises NotFound that names the nearest names, or the splits that there are; NoRows for a split without rows.
         """
         with self._lock:
-            return self._load(self._find(name), split)
+            return self._manifests.load(self._find(name), split)
 
     def whole(self, name: str) -> DatasetVersion:
         """The shards of all splits in one list, to be looked through, not to be read: they may have no one schema."""
         with self._lock:
-            row = self._find(name)
-            first = self._load(row)
-            folder = self._manifests / row.folder
-            shards = pa.concat_tables(load_manifest(folder, split.name).shards for split in first.splits)
-        return replace(first, manifest=Manifest(shards, first.manifest.slices))
+            return self._manifests.whole(self._find(name))
 
     def list(self) -> Versions:
         """The newest version of each dataset, by name."""
@@ -169,8 +151,8 @@ class Registry:
         known = self._db.versions(name)
         same = next((old for old in known if old.version == row.version), None)
         before = known[0] if known else None
-        found = self._load(replace(row, name=name, path=path))
-        check_required(self._manifests / row.folder, said.required or {})
+        found = self._manifests.load(replace(row, name=name, path=path))
+        self._manifests.check_required(row, said.required or {})
         said = said.over(_kept(before, found.schema.names))
         said.check(f"{name} ({path})", found.schema, found.manifest.rows)
         row = replace(
@@ -187,7 +169,7 @@ class Registry:
         if row != before:  # a look at what has not changed writes nothing
             replaced = self._db.put(row)
             self._drop_unused([replaced] if replaced else [])
-        return self._load(row)
+        return self._manifests.load(row)
 
     def _find(self, name: str) -> Row:
         bare, at, version = name.partition("@")
@@ -215,145 +197,18 @@ class Registry:
         )
         return f"no dataset {name!r} among the {len(names)} registered. {hint}"
 
-    def _same_files(self, found: Found, name: str, path: str) -> Row | None:
-        """A version of this name or path that was made of exactly these files as they are now."""
-        wanted = {split: found.of_split(split).files for split in found.splits}
-        states = {split: [(f.path, f.state.size, f.state.mtime_ns) for f in files] for split, files in wanted.items()}
-        for row in self._made_alike(found.root, name, path):
-            folder = self._manifests / row.folder
-            if [split.name for split in load_summary(folder)] == found.splits and all(
-                _states(load_manifest(folder, split)) == states[split] for split in found.splits
-            ):
-                return row
-        return None
-
-    def _known(self, found: Found, name: str, path: str) -> dict[tuple[str, FileState], ShardScan]:
-        """What earlier scans said of files that are as they were."""
-        wanted = {(file.path, file.state) for file in found.files}
-        known: dict[tuple[str, FileState], ShardScan] = {}
-        for row in self._made_alike(found.root, name, path)[:_REMEMBERED]:
-            folder = self._manifests / row.folder
-            for split in load_summary(folder):
-                for path, state, of_shard in load_scans(folder, split.name):
-                    if (path, state) in wanted:
-                        known.setdefault((path, state), of_shard)
-        return known
-
-    def _made_alike(self, root: str, name: str, path: str) -> Rows:
-        """Versions of this name or path that this release would scan and cut the same way, the newest first.
-
-        Not all at the root: a folder may hold thousands of datasets.
-        """
-        alike = []
-        for row in self._db.at_root(root):
-            if name != row.name and path != row.path:
-                continue
-            if (row.chunk_rows, row.chunk_bytes) != (self._limits.rows, self._limits.bytes):
-                continue
-            try:
-                if same_semantics(self._manifests / row.folder, SEMANTICS):
-                    alike.append(row)
-            except DataError as error:
-                log.warning("%s@%s: %s", row.name, row.version, error)
-        return alike
-
-    def _scanned(
-        self, found: Found, progress: ProgressCallback | None, known: Mapping[tuple[str, FileState], ShardScan]
-    ) -> Row:
-        """Scans; writes a new manifest folder that no row points to yet."""
-        scanned = scan(found, self._limits, progress, known=known)
-        if known:
-            log.info("%s: %d of %d files were scanned before", found.root, len(known), len(found.files))
-        for warning in scanned.warnings:
-            log.warning("%s", warning)
-        for note in scanned.notes:
-            log.info("%s: %s", found.root, note)
-        folder = uuid.uuid4().hex
-        save_splits(scanned.splits, SEMANTICS, self._manifests / folder)
-        return Row(
-            name="",
-            version=version_of(scanned.splits),
-            path="",
-            root=found.root,
-            schema=scanned.schema.serialize().to_pybytes(),
-            folder=folder,
-            chunk_rows=self._limits.rows,
-            chunk_bytes=self._limits.bytes,
-            description="",
-            tags=(),
-            notes=(*scanned.warnings, *scanned.notes),
-            registered_at="",
-            task="",
-            metric="",
-            target=(),
-        )
-
     def _drop_unused(self, folders: Sequence[str]) -> None:
-        """Removes manifests that no version needs, also those that a crash left behind an hour ago or earlier.
-
-        Those still mapped stay readable until they are let go.
-        """
-        used = self._db.folders()
-        for folder in self._manifests.iterdir():
-            if folder.name in used:
-                continue
-            try:
-                age = time.time() - folder.stat().st_mtime
-            except FileNotFoundError:  # another process was quicker
-                continue
-            if folder.name in folders or age > _ORPHAN_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+        self._manifests.drop_unused(self._db.folders(), folders)
 
     def _loaded(self, rows: Iterable[Row]) -> Versions:
         """A manifest that was lost costs its dataset only: asked for by name, that says what to do."""
         found = []
         for row in rows:
             try:
-                found.append(self._load(row))
+                found.append(self._manifests.load(row))
             except DataError as error:
                 log.warning("%s@%s is not listed: %s", row.name, row.version, error)
         return found
-
-    def _load(self, row: Row, wanted: str | None = None) -> DatasetVersion:
-        folder = self._manifests / row.folder
-        splits = load_summary(folder)
-        split = splits[0] if wanted is None else _split_of(row, splits, wanted)
-        return DatasetVersion(
-            name=row.name,
-            version=row.version,
-            root=row.root,
-            schema=split.schema,
-            manifest=load_manifest(folder, split.name),
-            path=row.path,
-            description=row.description,
-            tags=row.tags,
-            task=row.task,
-            metric=row.metric,
-            target=row.target,
-            registered_at=row.registered_at,
-            split=split.name,
-            splits=splits,
-        )
-
-
-def _split_of(row: Row, splits: Sequence[Split], wanted: str) -> Split:
-    names = [split.name for split in splits]
-    name = find_split(wanted, names)
-    found = next((split for split in splits if split.name == name), None)
-    rows = ", ".join(f"{split.name} ({split.rows} rows)" for split in splits)
-    if found is None:
-        raise NotFound(
-            f"dataset {row.name}@{row.version} has no split {wanted or TRAIN!r}; it has {rows}. "
-            f"Ask for one of them: split={next((s.name for s in splits if s.rows), names[0])!r}"
-        )
-    if found.rows == 0:
-        raise NoRows(f"split {found.name!r} of dataset {row.name}@{row.version} holds no rows; there are {rows}")
-    return found
-
-
-def _states(manifest: Manifest) -> list[tuple[str, int, int]]:
-    """Path, size and mtime of each shard."""
-    return list(zip(*(manifest.shards[name].to_pylist() for name in ("path", "size", "mtime_ns")), strict=True))
 
 
 def _kept(before: Row | None, columns: Sequence[str]) -> Declaration:
