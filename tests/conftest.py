@@ -2,18 +2,40 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 from hypothesis import settings
 
 from tests.running import Running
 
+if TYPE_CHECKING:
+    from tests.objectstore import ObjectStore
+
 # Speed belongs to benchmarks: no example fails for being slow on a busy machine.
 settings.register_profile("penstock", deadline=None)
 settings.load_profile("penstock")
 
 Serve = Callable[..., Running]
+
+
+@pytest.fixture(scope="session")
+def _endpoint() -> Iterator[str]:
+    from tests.objectstore import running_store  # moto takes a second to import
+
+    with running_store() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture
+def store(_endpoint: str) -> "ObjectStore":
+    """A bucket on a real S3 protocol server."""
+    from tests.objectstore import ObjectStore
+
+    made = ObjectStore(_endpoint, f"bucket-{uuid4().hex[:12]}")
+    made.system.create_dir(made.bucket)
+    return made
 
 
 @pytest.fixture

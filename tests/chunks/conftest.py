@@ -13,10 +13,10 @@ import pytest
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.chunks.executor import Executor, ThreadExecutor
 from penstock_service.chunks.processes import ProcessExecutor
-from penstock_service.chunks.retry import Retry
 from penstock_service.chunks.store import Store
 from penstock_service.chunks.worker import Make
 from penstock_service.core.channel import Bound
+from penstock_service.core.retry import Retry
 
 # Worker processes import what they run by name, so that the readers in `makers.py` must have one.
 sys.path.insert(0, str(Path(__file__).parents[2]))

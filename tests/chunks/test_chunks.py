@@ -1,7 +1,6 @@
 """The facade, with threads as workers: what callers see."""
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -456,20 +455,19 @@ def test_thousands_of_chunks_at_once_leave_the_loop_its_turn(running: Running, r
     async def main() -> None:
         many = dataset(root, [1] * 1500)
         async with running(makers.make, store_bytes=1 << 30) as chunks:
-            worst, last, ended = 0.0, time.monotonic(), False
+            turns, ended = 0, False
 
             async def probe() -> None:
-                nonlocal worst, last
+                nonlocal turns
                 while not ended:
-                    await asyncio.sleep(0.001)
-                    now = time.monotonic()
-                    worst, last = max(worst, now - last), now
+                    await asyncio.sleep(0)
+                    turns += 1
 
             task = asyncio.create_task(probe())
             await chunks.infos(many, range(1500))
             ended = True
             await task
-            assert worst < 0.5  # generous: the machine is shared
+            assert turns > 100  # the loop went round many times while they were asked for and made
             assert chunks.numbers().made == 1500
 
     asyncio.run(main())

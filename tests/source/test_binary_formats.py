@@ -71,7 +71,7 @@ def test_the_layout_of_arrow_files_and_streams_is_found_without_reading_bodies(
         for size in sizes:
             writer.write_batch(pa.record_batch([list(range(size)), ["x"] * size], schema=schema))
     data = sink.getvalue()
-    layout = layout_of(pa.BufferReader(data), data.size)
+    layout = layout_of(pa.BufferReader(data), data.size, lambda _: pa.BufferReader(data))
     assert [span.rows for span in layout.batches] == sizes
     assert not layout.dictionaries
 

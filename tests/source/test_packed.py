@@ -11,7 +11,7 @@ from penstock_service.core.chunk import ChunkValue
 from penstock_service.core.errors import DataError, SourceChanged
 from penstock_service.source.conform import join_values
 from penstock_service.source.formats import format_named
-from penstock_service.source.place import Place
+from penstock_service.source.place import LocalPlace
 from penstock_service.source.read import _slice_values, read_task
 from penstock_service.source.scan import Scanned
 from penstock_service.source.text.format import TextFormat
@@ -32,7 +32,7 @@ def both(root: Path, scanned: Scanned) -> tuple[list[tuple[int, ChunkValue]], li
     for task in tasks(str(root), scanned):
         schema = scanned.schema
         for chunk, slices in zip(task.chunks, task.slices, strict=True):
-            values = [value for s in slices for value in _slice_values(Place(task.root), [s], schema)]
+            values = [value for s in slices for value in _slice_values(LocalPlace(task.root), [s], schema)]
             alone.append((chunk, join_values(values, schema)))
     return together, alone
 
@@ -65,7 +65,7 @@ def test_flawless_files_are_parsed_in_one_call(name: str, text: str, tmp_path: P
     (task,) = tasks(str(tmp_path), scanned)
     kind = format_named("text" if name == "txt" else name)
     assert isinstance(kind, TextFormat)
-    value = read_packed(kind.syntax, Place(str(tmp_path)), list(task.slices[0]), scanned.schema)
+    value = read_packed(kind.syntax, LocalPlace(str(tmp_path)), list(task.slices[0]), scanned.schema)
     assert value is not None
     check(tmp_path)
 

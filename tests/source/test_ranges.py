@@ -106,7 +106,7 @@ def test_ranges_may_follow_a_folder_or_a_glob_and_a_name_with_a_number_sign_is_a
 
 def test_two_paths_that_reach_a_shard_read_it_once_and_this_is_said(tmp_path: Path) -> None:
     touch(tmp_path, *(f"d/{n}.csv" for n in range(6)))
-    found = discover(f"{tmp_path}/d#0-3", f"{tmp_path}/d/[2-5].csv")
+    found = discover([f"{tmp_path}/d#0-3", f"{tmp_path}/d/[2-5].csv"])
     assert [f.path for f in found.files] == [f"{n}.csv" for n in range(6)]
     assert "2 files are reached twice and read once: 2.csv, 3.csv" in found.notes
 

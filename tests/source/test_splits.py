@@ -85,11 +85,11 @@ def test_names_above_the_path_and_that_of_a_lone_path_say_nothing(tmp_path: Path
 
 def test_of_several_paths_the_last_name_counts_too(tmp_path: Path) -> None:
     touch(tmp_path, "dev/data/train/a.csv", "dev/data/test/a.csv", "dev/more.csv")
-    both = discover(*(str(tmp_path / "dev" / "data" / name) for name in ("train", "test")))
+    both = discover([str(tmp_path / "dev" / "data" / name) for name in ("train", "test")])
     assert [(f.path, f.split) for f in both.files] == [("test/a.csv", "test"), ("train/a.csv", "train")]
-    globs = discover(*(str(tmp_path / "dev" / "data" / name / "*.csv") for name in ("train", "test")))
+    globs = discover([str(tmp_path / "dev" / "data" / name / "*.csv") for name in ("train", "test")])
     assert globs.splits == ["train", "test"]
-    files = discover(str(tmp_path / "dev/data/train/a.csv"), str(tmp_path / "dev/data/test/a.csv"))
+    files = discover([str(tmp_path / "dev/data/train/a.csv"), str(tmp_path / "dev/data/test/a.csv")])
     assert files.splits == ["train", "test"]
 
 
@@ -131,12 +131,12 @@ def test_an_empty_split_is_noted_and_refused_only_when_asked_for(tmp_path: Path)
 def test_a_path_without_files_among_others_is_noted_and_counts_for_nothing(tmp_path: Path) -> None:
     touch(tmp_path, "full/a.csv")
     (tmp_path / "bare").mkdir()
-    found = discover(str(tmp_path / "bare"), str(tmp_path / "full"))
+    found = discover([str(tmp_path / "bare"), str(tmp_path / "full")])
     assert [f.path for f in found.files] == ["a.csv"]
     (warning,) = found.warnings
     assert warning.startswith(f"{tmp_path}/bare: no files there.")
     with pytest.raises(NoRows, match="bare: no files there"):
-        discover(str(tmp_path / "bare"), str(tmp_path / "bare"))
+        discover([str(tmp_path / "bare"), str(tmp_path / "bare")])
 
 
 def test_a_registry_gives_each_split_its_own_version_of_the_one_dataset(tmp_path: Path) -> None:

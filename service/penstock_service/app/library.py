@@ -15,8 +15,12 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference, difference
 from penstock_service.core.errors import InvalidRequest, NoRows
+from penstock_service.core.uri import scheme_of
+from penstock_service.source.objects.address import parse_address
+from penstock_service.source.ranges import split_ranges
 from penstock_service.source.registry import Registry
 from penstock_service.source.spec import spec_of
+from penstock_service.source.stores import Stores
 from penstock_service.source.unchanged import check_unchanged
 
 P = ParamSpec("P")
@@ -28,8 +32,9 @@ _log = logging.getLogger(__name__)
 class Library:
     """Implements what control, HTTP and subscriptions want of datasets."""
 
-    def __init__(self, registry: Registry, in_use: Callable[[], set[str]]) -> None:
+    def __init__(self, registry: Registry, in_use: Callable[[], set[str]], stores: Stores) -> None:
         self._registry = registry
+        self._stores = stores
         self._in_use = in_use
         # Threads of its own: a long scan must not keep the gathering of batches waiting.
         self._threads = ThreadPoolExecutor(4, "library")
@@ -53,7 +58,7 @@ class Library:
         """
         named: dict[str, list[str]] = {}
         for argument in arguments:
-            spec = spec_of(argument.path)
+            spec = spec_of(argument.path) if scheme_of(argument.path) is None else None
             name = argument.name or (spec.name if spec else name_of(argument.path))
             if name in named and argument.name is None:
                 raise InvalidRequest(
@@ -97,7 +102,7 @@ class Library:
         if name in self._empty:
             raise NoRows(self._empty[name])
         dataset = await self._off_loop(self._registry.get, name, split)
-        await self._off_loop(check_unchanged, dataset)
+        await self._off_loop(check_unchanged, dataset, self._stores)
         return dataset
 
     async def remove(self, name: str, force: bool = False) -> DatasetVersion:
@@ -124,10 +129,13 @@ class Library:
         return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     def _register(self, name: str, paths: Sequence[str], said: Declaration) -> DatasetVersion:
-        paths = [str(Path(path).absolute()) for path in paths]
-        spec = spec_of(paths[0]) if len(paths) == 1 else None
+        paths = [path if scheme_of(path) is not None else str(Path(path).absolute()) for path in paths]
+        spec = spec_of(paths[0]) if len(paths) == 1 and scheme_of(paths[0]) is None else None
         if spec is not None:
             name, paths, said = name or spec.name, [spec.path], said.over(spec.said)
+        for path in paths:
+            if scheme_of(path) is not None:
+                parse_address(split_ranges(path)[0], self._stores)  # first of all: a URI with credentials goes nowhere
         name = name or name_of(paths[0])
         with ScanProgress(name) as progress:
             dataset = self._registry.register(name, paths, said, progress=progress)

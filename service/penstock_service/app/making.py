@@ -8,16 +8,17 @@ from itertools import accumulate
 from penstock_service.core.chunk import ChunkValue
 from penstock_service.core.dataset import ReadTask, Slice
 from penstock_service.source.read import read_task
+from penstock_service.source.stores import Stores
 
 
-def make_chunks(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
+def make_chunks(task: ReadTask, stores: Stores) -> Iterator[tuple[int, ChunkValue]]:
     """The chunks of `task`, in order. A module-level function: worker processes find it by name."""
     chain = task.chain
     if chain is None:
-        yield from read_task(task)
+        yield from read_task(task, stores)
         return
     slices = dict(zip(task.chunks, task.slices, strict=True))
-    for chunk, value in read_task(replace(task, chain=None)):
+    for chunk, value in read_task(replace(task, chain=None), stores):
         yield chunk, chain.apply(value, _namer(slices[chunk]))
 
 

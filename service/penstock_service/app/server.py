@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from functools import partial
 from importlib.metadata import version
 
 from penstock_proto.v1 import data_pb2
@@ -29,6 +30,7 @@ from penstock_service.config.addresses import host_and_port
 from penstock_service.core.channel import Bound, Counters
 from penstock_service.core.feed import Opening
 from penstock_service.core.plan import PoolDefaults
+from penstock_service.core.retry import Retry
 from penstock_service.deliver.control import ControlService
 from penstock_service.deliver.data import DataService
 from penstock_service.deliver.server import GrpcServer
@@ -36,6 +38,7 @@ from penstock_service.deliver.session import Limits
 from penstock_service.source.format import ChunkLimits
 from penstock_service.source.formats import SEMANTICS
 from penstock_service.source.registry import Registry
+from penstock_service.source.stores import Stores
 
 _log = logging.getLogger(__name__)
 
@@ -72,12 +75,13 @@ class Server:
         self._addresses.http = _with_port(settings.http, http_port)
 
         limits = ChunkLimits(rows=settings.chunk_rows, bytes=settings.chunk_bytes)
-        registry = await asyncio.to_thread(Registry, settings.state_dir, limits)
+        stores = _stores(settings)
+        registry = await asyncio.to_thread(Registry, settings.state_dir, limits, stores)
         self._stack.callback(registry.close)
         seeds = await asyncio.to_thread(Seeds, settings.state_dir)
         self._stack.callback(seeds.close)
         self._chunks = Chunks(
-            make_chunks,
+            partial(make_chunks, stores=stores),
             Store(settings.store_dir, settings.store_bytes),
             _executor(settings),
             Bound("read_ahead", settings.read_ahead_bytes),
@@ -89,7 +93,7 @@ class Server:
             settings.max_sessions,
             self._version,
         )
-        self._library = Library(registry, self._data.datasets_in_use)
+        self._library = Library(registry, self._data.datasets_in_use, stores)
         self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)
         self._stack.push_async_callback(self._discoverer.stop)
         self._stack.callback(self._library.close)
@@ -203,6 +207,21 @@ def _executor(settings: Settings) -> Executor:
     if settings.worker_kind == "processes":
         return ProcessExecutor(settings.workers)
     return MixedExecutor(settings.workers)
+
+
+def _stores(settings: Settings) -> Stores:
+    return Stores(
+        schemes=settings.schemes,
+        s3_endpoint=settings.s3_endpoint,
+        s3_region=settings.s3_region,
+        azure_account=settings.azure_account,
+        anonymous=settings.object_anonymous,
+        connect_timeout=settings.object_connect_timeout,
+        read_timeout=settings.object_read_timeout,
+        retry=Retry(settings.object_retries, settings.object_retry_base, settings.object_retry_cap),
+        ranges=settings.object_ranges,
+        range_bytes=settings.object_range_bytes,
+    )
 
 
 def _with_port(address: str, port: int) -> str:

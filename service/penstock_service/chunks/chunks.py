@@ -17,7 +17,6 @@ from penstock_service.chunks.keys import Owner, VersionKeys, owner_of
 from penstock_service.chunks.lease import Hold, Lease
 from penstock_service.chunks.production import Production
 from penstock_service.chunks.remembered import Remembered
-from penstock_service.chunks.retry import Retry
 from penstock_service.chunks.shelf import Entry
 from penstock_service.chunks.store import Store, StoreNumbers
 from penstock_service.chunks.worker import Make
@@ -25,6 +24,7 @@ from penstock_service.core.channel import Bound, Counters
 from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import Unavailable
+from penstock_service.core.retry import Retry
 
 P = ParamSpec("P")
 T = TypeVar("T")

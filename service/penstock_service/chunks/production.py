@@ -13,11 +13,11 @@ from penstock_service.chunks.flights import Flights, Waiter
 from penstock_service.chunks.job import Ended, Event, Made, Skipped, UnitJob
 from penstock_service.chunks.keys import Owner, UnitId, VersionKeys
 from penstock_service.chunks.remembered import Remembered
-from penstock_service.chunks.retry import Retry
 from penstock_service.chunks.shelf import Entry
 from penstock_service.chunks.store import Store
 from penstock_service.core.channel import Bound, Counters
 from penstock_service.core.errors import OrderChanged, ServiceError, Unavailable
+from penstock_service.core.retry import Retry
 
 logger = logging.getLogger(__name__)
 

@@ -21,6 +21,8 @@ from penstock_service.config.machine import (
     state_home,
 )
 from penstock_service.config.sizes import Size
+from penstock_service.core.uri import secrets_in
+from penstock_service.source.stores import SCHEMES, Scheme, check_endpoint
 
 KiB, MiB, GiB = 1024, 1024**2, 1024**3
 _RANGE = re.compile(r"\s*\d+\s*(-\s*\d*\s*)?")
@@ -79,6 +81,30 @@ class Settings(BaseSettings):
     read_ahead_bytes: Size = Field(default=512 * MiB, ge=MiB, description="most bytes of chunks made ahead of demand")
     chunk_rows: int = Field(default=1 << 20, ge=1, description="most rows of a chunk")
     chunk_bytes: Size = Field(default=16 * MiB, ge=64 * KiB, le=GiB, description="about how many bytes a chunk has")
+    schemes: Annotated[tuple[Scheme, ...], NoDecode] = Field(
+        default=SCHEMES, min_length=1, description="where data may be read from, with commas: file, s3, gs, az"
+    )
+    s3_endpoint: str = Field(
+        default_factory=lambda: os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", ""),
+        validate_default=True,
+        description="URL of an S3 store other than AWS; default: AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL",
+    )
+    s3_region: str = Field(
+        default_factory=lambda: os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION", ""),
+        description="region of S3 buckets; default: AWS_REGION or AWS_DEFAULT_REGION, else AWS is asked",
+    )
+    azure_account: str = Field(
+        default_factory=lambda: os.environ.get("AZURE_STORAGE_ACCOUNT", ""),
+        description="storage account of az:// paths; default: AZURE_STORAGE_ACCOUNT",
+    )
+    object_anonymous: bool = Field(default=False, description="read object stores without credentials: public data")
+    object_connect_timeout: float = Field(default=5, gt=0, description="seconds to connect to an object store")
+    object_read_timeout: float = Field(default=20, gt=0, description="seconds without a byte from an object store")
+    object_retries: int = Field(default=4, ge=0, le=100, description="how often a failed request is tried again")
+    object_retry_base: float = Field(default=0.1, gt=0, description="seconds: most to wait before the first retry")
+    object_retry_cap: float = Field(default=5, gt=0, description="seconds: most to wait before any retry")
+    object_ranges: int = Field(default=8, ge=1, le=256, description="ranges in flight for each object being read")
+    object_range_bytes: Size = Field(default=4 * MiB, ge=64 * KiB, le=GiB, description="bytes of one range")
     bundle_bytes: Size = Field(default=4 * MiB, ge=KiB, le=GiB, description="most bytes that are handed over at once")
     bundle_steps: int = Field(default=512, ge=1, le=1 << 20, description="most steps that are handed over at once")
     frame_bytes: Size = Field(default=MiB, ge=4 * KiB, le=16 * MiB, description="bytes of one message on the wire")
@@ -117,11 +143,24 @@ class Settings(BaseSettings):
                 parts.append(part.strip())
         return parts
 
+    @field_validator("schemes", mode="before")
+    @classmethod
+    def _split_schemes(cls, value: Any) -> Any:
+        return [part.strip() for part in value.lower().split(",")] if isinstance(value, str) else value
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _check_endpoint(cls, value: str) -> str:
+        if value:
+            check_endpoint(value)
+        return value
+
     @field_validator("datasets")
     @classmethod
     def _check_datasets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            DatasetArgument.parse(text)
+        parsed = [DatasetArgument.parse(text) for text in value]
+        if found := [what for d in parsed if (what := secrets_in(d.path))]:
+            raise ValueError(f"a URI must not hold {found[0]}; they come from the environment, settings or the role")
         return value
 
     @field_validator("grpc", "http")
@@ -144,6 +183,11 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if self.grpc == self.http and host_and_port(self.grpc)[1] != 0:
             raise ValueError(f"grpc and http are both {self.grpc}; they need two ports")
+        if self.object_retry_base > self.object_retry_cap:
+            raise ValueError(
+                f"object_retry_base is {self.object_retry_base:g} and object_retry_cap {self.object_retry_cap:g}; "
+                "base may not be more than cap"
+            )
         for name, own in (("state_dir", self.state_dir), ("store_dir", self.store_dir)):
             if self.discover is not None and self.discover in (own, *own.parents):
                 raise ValueError(f"{name} {own} is in the folder of datasets {self.discover}, of which all is served")

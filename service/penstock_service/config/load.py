@@ -14,6 +14,7 @@ from pydantic_settings import EnvSettingsSource
 
 from penstock_service.config import Settings
 from penstock_service.config.sizes import parse_size, show_size
+from penstock_service.core.uri import redacted
 
 PREFIX = "PENSTOCK__"
 FILE_VARIABLE = "PENSTOCK_CONFIG"
@@ -119,7 +120,14 @@ def _line(error: ErrorDetails, values: Mapping[str, Any], origins: Mapping[str, 
         text = f"it must be {limits[0]}"
     else:
         text = error["msg"][0].lower() + error["msg"][1:]
-    return f"{name} = {values.get(name)!r} (from {origins.get(name, '?')}) is refused: {text}"
+    return f"{name} = {_printable(values.get(name))} (from {origins.get(name, '?')}) is refused: {text}"
+
+
+def _printable(value: Any) -> str:
+    """A refused value: it may hold what must not be shown."""
+    if isinstance(value, (list, tuple)):
+        return repr([redacted(str(item)) for item in value])
+    return repr(redacted(value)) if isinstance(value, str) else repr(value)
 
 
 def show(name: str, value: object) -> str:

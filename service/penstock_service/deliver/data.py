@@ -115,10 +115,12 @@ class DataService:
         finally:
             del self._sessions[session.who.session]
             self._session_ended.set()
-            opening.close()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            try:
+                await asyncio.gather(*tasks, return_exceptions=True)
+            finally:
+                opening.close()  # last: the feed may still have been asking
             _log.info("session %s of job %s closed", session.who.session, session.who.job)
 
     async def _first(self, context: Context) -> pb.Open:

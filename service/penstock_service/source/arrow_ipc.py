@@ -14,9 +14,9 @@ from penstock_service.core.errors import DataError
 from penstock_service.source.arrow_layout import BrokenLayoutError, Layout, is_file, layout_of
 from penstock_service.source.conform import conform, join_values, row_name
 from penstock_service.source.cut import even_pieces
-from penstock_service.source.digest import sampled_fingerprint
+from penstock_service.source.digest import binary_fingerprint
 from penstock_service.source.format import ChunkLimits, Piece, ShardFile, ShardScan, ShardWatch
-from penstock_service.source.place import storage_errors
+from penstock_service.source.place import Range, storage_errors
 from penstock_service.source.rows import RowStream
 from penstock_service.source.schemas import fixed_row_bytes, plain_schema, twice_named
 
@@ -52,10 +52,12 @@ class ArrowIpc:
         return ShardScan(schema, rows, self.fingerprint(file), pieces)
 
     def fingerprint(self, file: ShardFile) -> str:
-        return sampled_fingerprint(file, 0)
+        return binary_fingerprint(file, lambda: 0)
 
     def read(self, file: ShardFile, slices: Sequence[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:
-        with storage_errors(file.full), file.place.open(file.path) as stream:
+        units = dict.fromkeys((s.offset, s.length) for s in slices)
+        expected = [[Range(offset, length or file.state.size)] for offset, length in units]
+        with storage_errors(file.full), file.place.open(file.path, expected) as stream:
             opened = _Opened(stream)
             for unit, group in groupby(slices, key=lambda s: s.unit):
                 pieces = list(group)
@@ -111,7 +113,7 @@ def _layout(stream: pa.NativeFile, file: ShardFile) -> tuple[Layout, bool]:
     if bytes(stream.read(4)) == _FEATHER_1:
         raise DataError(f"{file.full} is a Feather V1 file: write it again with pyarrow.feather.write_feather")
     try:
-        layout = layout_of(stream, file.state.size)
+        layout = layout_of(stream, file.state.size, lambda ranges: file.place.open(file.path, [ranges]))
     except BrokenLayoutError as error:
         raise DataError(f"{file.full} is corrupt or truncated: {error}") from error
     return layout, layout.dictionaries and not is_file(stream)

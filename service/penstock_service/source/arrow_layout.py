@@ -5,9 +5,12 @@ flatbuffers of the format (https://arrow.apache.org/docs/format/Columnar.html, "
 """
 
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pyarrow as pa
+
+from penstock_service.source.place import Range
 
 MAGIC = b"ARROW1"
 _CONTINUATION = 0xFFFFFFFF
@@ -79,10 +82,14 @@ def _number(layout: str, data: bytes, at: int) -> int:
         raise BrokenLayoutError(f"metadata ends too early: {error}") from error
 
 
-def layout_of(stream: pa.NativeFile, size: int) -> Layout:
+Open = Callable[[list[Range]], pa.NativeFile]
+"""open(ranges): the same file, to read these ranges."""
+
+
+def layout_of(stream: pa.NativeFile, size: int, open_for: Open) -> Layout:
     """The layout of an IPC file (by its footer) or stream (by hopping from message to message)."""
     if is_file(stream):
-        return _file_layout(stream, size)
+        return _file_layout(stream, size, open_for)
     return _stream_layout(stream, size)
 
 
@@ -91,7 +98,7 @@ def is_file(stream: pa.NativeFile) -> bool:
     return bytes(stream.read(len(MAGIC))) == MAGIC
 
 
-def _file_layout(stream: pa.NativeFile, size: int) -> Layout:
+def _file_layout(stream: pa.NativeFile, size: int, open_for: Open) -> Layout:
     tail = 4 + len(MAGIC)
     stream.seek(max(size - tail, 0))
     end = bytes(stream.read(tail))
@@ -104,13 +111,15 @@ def _file_layout(stream: pa.NativeFile, size: int) -> Layout:
         raise BrokenLayoutError(f"a footer of {length} bytes in a file of {size}")
     stream.seek(size - tail - length)
     footer = _Table.root(bytes(stream.read(length)))
-    spans = []
+    messages = []
     first, count = footer.vector(3)
     for i in range(count):
         offset, meta, body = struct.unpack_from("<qi4xq", footer.data, first + 24 * i)
         if offset < 0 or offset + meta + body > size:
             raise BrokenLayoutError(f"record batch {i} ends at byte {offset + meta + body} of {size}")
-        spans.append(_span(stream, size, offset)[1])
+        messages.append(Range(offset, meta))
+    with open_for(messages) as messages_only:
+        spans = [_span(messages_only, size, message.offset)[1] for message in messages]
     return Layout(spans, footer.vector(2)[1] > 0)
 
 

@@ -1,18 +1,21 @@
 """Fingerprints of shards: what stands for their content.
 
+Of a binary object in a store it is made of the store's ETag: that tells more than samples, and costs no reading.
+
 A fingerprint ends with the size of the file as stored, so that a reader that has nothing else can tell a changed file.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from penstock_service.core.errors import SourceChanged
 from penstock_service.source.format import ShardFile
-from penstock_service.source.place import storage_errors
+from penstock_service.source.place import Range, storage_errors
 
 SAMPLE_BYTES = 64 << 10
 SAMPLES = 16
 READ_BYTES = 1 << 20
+_TAG = "etag-"
 
 
 class ContentDigest:
@@ -33,9 +36,14 @@ def size_in(fingerprint: str) -> int:
     return int(fingerprint.rpartition("-")[2], 16)
 
 
-def check_size(file: ShardFile, fingerprint: str) -> None:
-    """Refuses a shard that is not as long as it was when it was scanned."""
+def check_same(file: ShardFile, fingerprint: str) -> None:
+    """Refuses a shard that is not as long as it was when it was scanned, or has another ETag where that was used."""
     known = size_in(fingerprint)
+    if file.state.size == known and fingerprint.startswith(_TAG) and _by_tag(file) != fingerprint:
+        raise SourceChanged(
+            f"{file.full} holds something else than when its dataset was registered (another ETag): "
+            "register it again to use it as it is now."
+        )
     if file.state.size != known:
         raise SourceChanged(
             f"{file.full} has {file.state.size} bytes now and had {known} when its dataset was registered: "
@@ -43,11 +51,24 @@ def check_size(file: ShardFile, fingerprint: str) -> None:
         )
 
 
-def sampled_fingerprint(file: ShardFile, tail: int) -> str:
-    """The digest of `tail` bytes at the end (a footer) and of blocks spread over the file; all of a small file."""
+def binary_fingerprint(file: ShardFile, tail: Callable[[], int]) -> str:
+    """What stands for a file that is not read as a whole: its ETag, or else a digest of samples.
+
+    Samples are `tail` bytes at the end (a footer) and blocks spread over the file; all of a small file.
+    """
+    return _by_tag(file) or _by_samples(file, tail())
+
+
+def _by_tag(file: ShardFile) -> str:
+    tag = file.place.tag(file.path)
+    return f"{_TAG}{hashlib.blake2b(tag.encode(), digest_size=16).hexdigest()}-{file.state.size:x}" if tag else ""
+
+
+def _by_samples(file: ShardFile, tail: int) -> str:
     digest = ContentDigest()
-    with storage_errors(file.full), file.place.open(file.path) as stream:
-        for offset, length in _samples(file.state.size, tail):
+    samples = list(_samples(file.state.size, tail))
+    with storage_errors(file.full), file.place.open(file.path, [samples]) as stream:
+        for offset, length in samples:
             stream.seek(offset)
             while length > 0:
                 data = stream.read(min(length, READ_BYTES))
@@ -58,12 +79,12 @@ def sampled_fingerprint(file: ShardFile, tail: int) -> str:
     return digest.fingerprint(file.state.size)
 
 
-def _samples(size: int, tail: int) -> Iterator[tuple[int, int]]:
+def _samples(size: int, tail: int) -> Iterator[Range]:
     tail = min(max(tail, SAMPLE_BYTES), size)
     body = size - tail
     if body <= SAMPLES * SAMPLE_BYTES:
-        yield 0, size
+        yield Range(0, size)
         return
     for i in range(SAMPLES):
-        yield (body - SAMPLE_BYTES) * i // (SAMPLES - 1), SAMPLE_BYTES
-    yield body, tail
+        yield Range((body - SAMPLE_BYTES) * i // (SAMPLES - 1), SAMPLE_BYTES)
+    yield Range(body, tail)

@@ -4,17 +4,22 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
 from penstock_service.core.dataset import TRAIN
 from penstock_service.core.errors import InvalidRequest, NoRows, SourceUnreadable
+from penstock_service.core.uri import scheme_of
 from penstock_service.source.formats import READABLE, format_of
+from penstock_service.source.objects.listing import list_objects
 from penstock_service.source.place import FileState
+from penstock_service.source.places import check_local
 from penstock_service.source.ranges import pick, split_ranges
 from penstock_service.source.splits import in_order, split_of
+from penstock_service.source.stores import DEFAULTS, Stores
 
 _MAGIC = "*?["
 _NAMED = 5  # how many files an error names
@@ -32,7 +37,7 @@ class FoundFile(NamedTuple):
 class Found:
     """The shards of a dataset, sorted by the bytes of their relative paths."""
 
-    root: str  # absolute
+    root: str  # absolute, or a URI
     files: tuple[FoundFile, ...]
     notes: tuple[str, ...] = ()  # files reached twice, what was ignored
     warnings: tuple[str, ...] = ()  # paths without a file
@@ -55,6 +60,7 @@ class _Candidate(NamedTuple):
 
     full: str
     split: str
+    state: FileState | None = None  # of an object, as it was listed
 
 
 @dataclass
@@ -67,23 +73,24 @@ class _Listed:
     notes: list[str] = field(default_factory=list)
 
 
-def discover(*paths: str) -> Found:
-    """The readable files that `paths` stand for, each a file, a folder or a glob, with `#RANGES` behind it or not.
+def discover(path: str | Sequence[str], stores: Stores = DEFAULTS) -> Found:
+    """The readable files that `path`, or several, stand for: files, folders, globs, with `#RANGES` behind them or not.
 
     Raises NoRows where there are none, InvalidRequest, SourceUnreadable.
     """
+    paths = list(dict.fromkeys([path] if isinstance(path, str) else path))
     listed = []
     warnings = []
     first_empty: NoRows | None = None
-    for path in dict.fromkeys(paths):
+    for one in paths:
         try:
-            listed.append(_list(path, alone=len(paths) == 1))
+            listed.append(_list(one, len(paths) == 1, stores))
         except NoRows as empty:
             first_empty = first_empty or empty
             warnings.append(f"{empty} The path counts for nothing.")
     if first_empty is not None and not listed:
         raise first_empty
-    root = os.path.commonpath([part.root for part in listed])
+    root = _common_root([part.root for part in listed])
     ignored = sum((part.ignored for part in listed), Counter[str]())
     files, notes = _read_once(root, [file for part in listed for file in part.files])
     notes = [*(note for part in listed for note in part.notes), *notes]
@@ -100,22 +107,38 @@ def fixed_path(path: str) -> str:
     return _fixed_part(path)
 
 
-def _list(path: str, alone: bool) -> _Listed:
+def _common_root(roots: list[str]) -> str:
+    if len(set(roots)) == 1:
+        return roots[0]
+    if all(scheme_of(root) is None for root in roots):
+        return os.path.commonpath(roots)
+    parts = zip(*(root.split("/") for root in roots), strict=False)
+    common = [part[0] for part in takewhile(lambda part: len(set(part)) == 1, parts)]
+    if len(common) < 3:  # scheme, nothing, bucket
+        raise InvalidRequest(f"the paths of one dataset must be in one place, a bucket or this machine: {_some(roots)}")
+    return "/".join(common)
+
+
+def _list(path: str, alone: bool, stores: Stores) -> _Listed:
     if not path.strip():
         raise InvalidRequest("path is empty: name a file, a folder or a glob")
     bare, ranges = split_ranges(path)
+    listed = _objects(bare, alone, stores) if scheme_of(bare) is not None else _local(bare, alone, stores)
+    return listed if ranges is None else _picked(bare, ranges, listed)
+
+
+def _local(bare: str, alone: bool, stores: Stores) -> _Listed:
+    check_local(bare, stores)
     where = os.path.abspath(os.path.expanduser(bare))  # noqa: PTH100,PTH111  not resolved: links keep their names
     if os.path.isdir(where):  # noqa: PTH112
-        listed = _chosen(bare, where, _walk(where), alone)
-    elif os.path.lexists(where):
-        listed = _single(where, alone)
-    elif any(c in bare for c in _MAGIC):
+        return _chosen(bare, where, _walk(where), alone)
+    if os.path.lexists(where):
+        return _single(where, alone)
+    if any(c in bare for c in _MAGIC):
         root = _fixed_part(where)
         matched = glob.iglob(where, recursive=True)  # noqa: PTH207  pathlib's glob follows no links
-        listed = _chosen(bare, root, (p for p in matched if not os.path.isdir(p)), alone)  # noqa: PTH112
-    else:
-        raise InvalidRequest(f"{bare}: no such file or folder ({_nearest_existing(where)})")
-    return listed if ranges is None else _picked(bare, ranges, listed)
+        return _chosen(bare, root, (p for p in matched if not os.path.isdir(p)), alone)  # noqa: PTH112
+    raise InvalidRequest(f"{bare}: no such file or folder ({_nearest_existing(where)})")
 
 
 def _single(where: str, alone: bool) -> _Listed:
@@ -163,10 +186,10 @@ def _picked(path: str, ranges: str, listed: _Listed) -> _Listed:
 def _read_once(root: str, files: list[_Candidate]) -> tuple[tuple[FoundFile, ...], list[str]]:
     """The files in stored order, and what to say of those that were reached twice."""
     once: list[FoundFile] = []
-    seen: dict[tuple[int, int], str] = {}
+    seen: dict[object, str] = {}
     twice: list[str] = []
     for file in sorted(files, key=lambda f: os.fsencode(_relative(f.full, root))):
-        state, identity = _look(file.full)
+        state, identity = (file.state, file.full) if file.state is not None else _look(file.full)
         relative = _text(_relative(file.full, root))
         if identity in seen:
             twice.append(relative if relative == seen[identity] else f"{relative} (= {seen[identity]})")
@@ -179,6 +202,25 @@ def _read_once(root: str, files: list[_Candidate]) -> tuple[tuple[FoundFile, ...
 def _relative(full: str, root: str) -> str:
     prefix = root.rstrip("/") + "/"
     return full[len(prefix) :].lstrip("/") if full.startswith(prefix) else os.path.relpath(full, root)
+
+
+def _objects(uri: str, alone: bool, stores: Stores) -> _Listed:
+    """As for local paths: what is hidden or of another kind is ignored, unless it was named alone."""
+    listing = list_objects(uri, stores)
+    listed = _Listed(listing.root)
+    above = listing.root if alone else listing.root.rpartition("/")[0]
+    for path, state in listing.states.items():
+        full = f"{listing.root.rstrip('/')}/{path}"
+        if not listing.single and any(part.startswith((".", "_")) for part in path.split("/")):
+            listed.ignored["hidden (named .* or _*)"] += 1
+        elif format_of(path) is None:
+            listed.ignored[_suffix(path)] += 1
+        else:
+            split = TRAIN if listing.single and alone else split_of(_relative(full, above))
+            listed.files.append(_Candidate(full, split, state))
+    if not listed.files:
+        raise NoRows(_nothing(uri, listed.ignored))
+    return listed
 
 
 def _walk(root: str) -> Iterator[str]:

@@ -21,6 +21,7 @@ from penstock_service.source.registry_db import Row
 from penstock_service.source.required import Required, check_required
 from penstock_service.source.scan import scan, version_of
 from penstock_service.source.splits import find_split
+from penstock_service.source.stores import Stores
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +32,11 @@ _REMEMBERED = 4  # versions whose scans are looked through
 class Manifests:
     """Folders of manifests, each complete on disk before a row points to it."""
 
-    def __init__(self, folder: Path, limits: ChunkLimits) -> None:
+    def __init__(self, folder: Path, limits: ChunkLimits, stores: Stores) -> None:
         """Makes `folder` if it is not there. Raises SourceUnreadable."""
         self._folder = folder
         self._limits = limits
+        self._stores = stores
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -62,7 +64,7 @@ class Manifests:
     def scanned(self, found: Found, rows: Sequence[Row], progress: ProgressCallback | None) -> Row:
         """Scans what `rows` do not know already; writes a new manifest folder that no row points to yet."""
         known = self._known(found, rows)
-        scanned = scan(found, self._limits, progress, known=known)
+        scanned = scan(found, self._limits, progress, known=known, stores=self._stores)
         if known:
             log.info("%s: %d of %d files were scanned before", found.root, len(known), len(found.files))
         for warning in scanned.warnings:

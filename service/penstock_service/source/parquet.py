@@ -1,6 +1,7 @@
 """Parquet: the read unit is a row group; one that is bigger than a chunk is read once, batch by batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import groupby
 
@@ -12,15 +13,17 @@ from penstock_service.core.dataset import Slice
 from penstock_service.core.errors import DataError
 from penstock_service.source.conform import conform, join_values, row_name
 from penstock_service.source.cut import even_pieces
-from penstock_service.source.digest import sampled_fingerprint
+from penstock_service.source.digest import binary_fingerprint
 from penstock_service.source.format import ChunkLimits, Piece, ShardFile, ShardScan, ShardWatch
-from penstock_service.source.place import Place, storage_errors
+from penstock_service.source.place import Place, Range, storage_errors
 from penstock_service.source.rows import RowStream
 from penstock_service.source.schemas import fixed_row_bytes, plain_schema, twice_named
 
 _SAMPLE_ROWS = 1024
 _BATCH_ROWS = 1 << 16
-_BUFFER_BYTES = 1 << 20  # a buffered column stream: without one a whole column chunk is in memory at once
+_BUFFER_BYTES = (
+    1 << 20
+)  # objects/parts.py counts on it; a buffered column stream: without one a whole column chunk is in memory at once
 
 
 class Parquet:
@@ -49,24 +52,42 @@ class Parquet:
         return ShardScan(schema, footer.num_rows, self.fingerprint(file), pieces)
 
     def fingerprint(self, file: ShardFile) -> str:
-        return sampled_fingerprint(file, _footer_bytes(file))
+        return binary_fingerprint(file, lambda: _footer_bytes(file))
 
     def read(self, file: ShardFile, slices: Sequence[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:
-        with storage_errors(file.full), _open(file) as opened:
+        units = list(dict.fromkeys(s.unit for s in slices))
+        with storage_errors(file.full), _open(file, units, set(schema.names)) as opened:
             found = set(opened.schema_arrow.names)
             columns = [name for name in schema.names if name in found]
             for unit, group in groupby(slices, key=lambda s: s.unit):
                 yield from _read_group(file, opened, unit, list(group), columns, schema)
 
 
-def _open(file: ShardFile) -> pq.ParquetFile:
+@contextmanager
+def _open(file: ShardFile, units: Sequence[int] = (), columns: Set[str] = frozenset()) -> Iterator[pq.ParquetFile]:
+    """The file, to read these columns of these row groups."""
     footer = _footer(file.place, file.path, file.state.size, file.state.mtime_ns)
-    stream = file.place.open(file.path)
-    try:
-        return pq.ParquetFile(stream, metadata=footer, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-    except BaseException:  # whatever it was, the stream would stay open
-        stream.close()
-        raise
+    expected = [_ranges(footer, unit, columns) for unit in units if unit < footer.num_row_groups]
+    with file.place.open(file.path, expected) as stream:
+        # Arrow's pre_buffer would hold whole row groups, and would not try again what failed
+        yield pq.ParquetFile(stream, metadata=footer, buffer_size=_BUFFER_BYTES, pre_buffer=False)
+
+
+def _ranges(footer: pq.FileMetaData, unit: int, columns: Set[str]) -> list[Range]:
+    """Where the column chunks of a row group lie."""
+    group = footer.row_group(unit)
+    chunks = [group.column(i) for i in range(group.num_columns)]
+    return [
+        Range(_first_byte(chunk), chunk.total_compressed_size)
+        for chunk in chunks
+        if chunk.path_in_schema in columns or chunk.path_in_schema.partition(".")[0] in columns
+    ]
+
+
+def _first_byte(column: pq.ColumnChunkMetaData) -> int:
+    if column.has_dictionary_page and column.dictionary_page_offset:
+        return min(int(column.data_page_offset), int(column.dictionary_page_offset))
+    return int(column.data_page_offset)
 
 
 @lru_cache(maxsize=16)
@@ -90,9 +111,7 @@ def _check_extent(file: ShardFile, footer: pq.FileMetaData) -> None:
         group = footer.row_group(unit)
         for i in range(group.num_columns):
             column = group.column(i)
-            first = column.data_page_offset
-            if column.has_dictionary_page and column.dictionary_page_offset:
-                first = min(first, column.dictionary_page_offset)
+            first = _first_byte(column)
             if first < 0 or first + column.total_compressed_size > file.state.size:
                 raise DataError(
                     f"{file.full} is corrupt: column {column.path_in_schema!r} of row group {unit} ends at byte "

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from penstock_service.core.errors import InvalidRequest
 
 _RANGE = re.compile(r"\s*(\d{1,18})\s*(?:(-)\s*(\d{1,18})?)?\s*", re.ASCII)
+_LIKE_RANGES = re.compile(r"[\d\s,-]+", re.ASCII)
 _NUMBERS = re.compile(r"\d{1,18}", re.ASCII)
 _ALLOWED = "ranges are numbers like 0-99,120- (from 0 to 99 and from 120 on) or 7"
 
@@ -34,6 +35,8 @@ def split_ranges(path: str) -> tuple[str, str | None]:
     A path that exists as it is written has none: names may hold a "#".
     """
     before, mark, ranges = path.rpartition("#")
+    if "://" in path and not _LIKE_RANGES.fullmatch(ranges):  # what it names cannot be looked for here
+        return path, None
     if not mark or not before or "/" in ranges or os.path.lexists(os.path.expanduser(path)):  # noqa: PTH111
         return path, None
     return before, ranges

@@ -19,6 +19,7 @@ from penstock_service.source.discover import discover
 from penstock_service.source.format import ChunkLimits, ProgressCallback
 from penstock_service.source.manifests import Manifests
 from penstock_service.source.registry_db import RegistryDb, Row
+from penstock_service.source.stores import Stores
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,11 @@ class Registry:
     Crash-safe: a manifest is complete on disk before the row that points to it, and SQLite commits rows.
     """
 
-    def __init__(self, state_dir: str | Path, limits: ChunkLimits | None = None) -> None:
+    def __init__(self, state_dir: str | Path, limits: ChunkLimits | None = None, stores: Stores | None = None) -> None:
         """Opens or makes the registry under `state_dir`. Raises SourceUnreadable."""
         self._limits = limits or ChunkLimits()
-        self._manifests = Manifests(Path(state_dir) / "manifests", self._limits)
+        self._stores = stores or Stores()
+        self._manifests = Manifests(Path(state_dir) / "manifests", self._limits, self._stores)
         self._db = RegistryDb(Path(state_dir) / "registry.sqlite")
         self._lock = threading.RLock()  # between finding a row and loading its manifest, nobody removes it
 
@@ -71,7 +73,7 @@ class Registry:
         """
         check_name(name)
         paths = (path,) if isinstance(path, str) else tuple(path)
-        found = discover(*paths)
+        found = discover(paths, self._stores)
         path = ", ".join(paths)
         with self._lock:
             # not all at the root: a folder may hold thousands of datasets

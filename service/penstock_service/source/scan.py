@@ -25,7 +25,9 @@ from penstock_service.source.format import (
 )
 from penstock_service.source.formats import format_of
 from penstock_service.source.place import FileState, Place
+from penstock_service.source.places import place_at
 from penstock_service.source.schemas import ConflictError, join_schemas
+from penstock_service.source.stores import DEFAULTS, Stores
 
 _NOTES = 20
 
@@ -76,6 +78,7 @@ def scan(
     progress: ProgressCallback | None = None,
     threads: int | None = None,
     known: Known | None = None,
+    stores: Stores = DEFAULTS,
 ) -> Scanned:
     """Rows, schema, fingerprints and cuts of all shards. `progress` is called by scanning threads, one at a time.
 
@@ -84,8 +87,10 @@ def scan(
     """
     limits = limits or ChunkLimits()
     known = known or {}
-    fresh = tuple(file for file in found.files if (file.path, file.state) not in known)
-    made = dict(zip(fresh, _scan_all(replace(found, files=fresh), limits, progress, threads), strict=True))
+    fresh = replace(found, files=tuple(file for file in found.files if (file.path, file.state) not in known))
+    place = place_at(found.root, stores)
+    threads = threads or max(os.cpu_count() or 1, place.parallel)
+    made = dict(zip(fresh.files, _scan_all(place, fresh, limits, progress, threads), strict=True))
     notes: list[str] = []
     warnings = list(found.warnings)
     splits = []
@@ -117,13 +122,12 @@ def version_of(splits: Sequence[ScannedSplit]) -> str:
 
 
 def _scan_all(
-    found: Found, limits: ChunkLimits, progress: ProgressCallback | None, threads: int | None
+    place: Place, found: Found, limits: ChunkLimits, progress: ProgressCallback | None, threads: int
 ) -> list[ShardScan]:
     if not found.files:
         return []
-    place = Place(found.root)
     watch = Watch(found.bytes, len(found.files), progress)
-    pool = ThreadPoolExecutor(min(threads or os.cpu_count() or 1, len(found.files)), thread_name_prefix="scan")
+    pool = ThreadPoolExecutor(min(threads, len(found.files)), thread_name_prefix="scan")
     try:
         futures = [pool.submit(_scan_one, place, file, limits, watch) for file in found.files]
         wait(futures, return_when=FIRST_EXCEPTION)

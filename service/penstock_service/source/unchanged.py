@@ -8,18 +8,20 @@ from penstock_service.source.discover import discover
 from penstock_service.source.format import ShardFile
 from penstock_service.source.formats import format_named
 from penstock_service.source.place import FileState, Place
+from penstock_service.source.places import place_at
+from penstock_service.source.stores import DEFAULTS, Stores
 
 _NAMED = 5
 
 
-def check_unchanged(dataset: DatasetVersion) -> None:
+def check_unchanged(dataset: DatasetVersion, stores: Stores = DEFAULTS) -> None:
     """Raises SourceChanged that lists shards which are gone or hold something else.
 
     New files alone are no change: the version does not have them. Where others changed they are listed too.
 
     A shard with another mtime and the same size is read to compare its fingerprint: a copy or a checkout is no change.
     """
-    place = Place(dataset.root)
+    place = place_at(dataset.root, stores)
     changed: list[str] = []
     shards = dataset.manifest.shards
     columns = (shards[name].to_pylist() for name in ("path", "format", "size", "mtime_ns", "fingerprint"))
@@ -34,15 +36,15 @@ def check_unchanged(dataset: DatasetVersion) -> None:
     if changed:
         raise SourceChanged(
             f"{len(changed)} of {shards.num_rows} files of {dataset.name}@{dataset.version} in {dataset.root} have "
-            f"changed: {_some(changed)}{_added(dataset)}. Put them back, or register {dataset.name} again "
+            f"changed: {_some(changed)}{_added(dataset, stores)}. Put them back, or register {dataset.name} again "
             f"(penstock datasets register {dataset.name}={dataset.path}): that makes a new version."
         )
 
 
-def _added(dataset: DatasetVersion) -> str:
+def _added(dataset: DatasetVersion, stores: Stores) -> str:
     """What has come since: a file that is gone may only have another name."""
     try:
-        found = discover(dataset.path)
+        found = discover(dataset.path, stores)
     except ServiceError:  # there is nothing any more: that is being said
         return ""
     known = set(dataset.manifest.shards["path"].to_pylist()) if found.root == dataset.root else set()

@@ -20,7 +20,7 @@ from penstock_service.core.errors import DataError
 from penstock_service.source.conform import join_values, one_batch
 from penstock_service.source.digest import ContentDigest
 from penstock_service.source.format import ChunkLimits, ShardFile, ShardScan, ShardWatch
-from penstock_service.source.place import storage_errors
+from penstock_service.source.place import Range, storage_errors
 from penstock_service.source.rows import RowStream
 from penstock_service.source.text.blocks import (
     BLOCK_BYTES,
@@ -64,7 +64,7 @@ class TextFormat:
             head, whole = self._beginning(file)
             digest.update(whole[: head.length])
             cutter = TextCutter(limits, head, one_unit=_codec(file.path) is not None, by_line=self.syntax.by_line)
-            with _opened(file, head.length, whole) as (raw, stream):
+            with _opened(file, head.length, known=whole) as (raw, stream):
                 cut = partial(self.syntax.cut, head=head, whole=True)
                 size = BLOCK_BYTES if _codec(file.path) else min(BLOCK_BYTES, file.state.size + 1)
                 source = ByteRange(stream)
@@ -88,7 +88,7 @@ class TextFormat:
             head, _ = self._beginning(file)
             for _, group in groupby(slices, key=lambda s: s.unit):
                 pieces = list(group)
-                with _opened(file, pieces[0].offset) as (_, stream):
+                with _opened(file, pieces[0].offset, pieces[0].length) as (_, stream):
                     blocks = self._unit_blocks(file, stream, head, pieces[0])
                     rows = RowStream(blocks, f"{file.full}, from byte {pieces[0].offset} on,")
                     for piece in pieces:
@@ -122,7 +122,7 @@ class TextFormat:
         """What precedes the rows, and the first bytes of the text, from which it was told. Raises DataError."""
         size = _HEAD_BYTES if _codec(file.path) else min(_HEAD_BYTES, file.state.size + 1)
         while True:
-            with _opened(file, 0) as (_, stream):
+            with _opened(file, 0, size) as (_, stream):
                 data = np.empty(size, np.uint8)
                 got = ByteRange(stream).fill(data.data)
             try:
@@ -159,18 +159,22 @@ def _codec(path: str) -> str | None:
 
 @contextmanager
 def _opened(
-    file: ShardFile, offset: int, known: memoryview | None = None
+    file: ShardFile, offset: int, length: int | None = None, known: memoryview | None = None
 ) -> Iterator[tuple[pa.NativeFile, pa.NativeFile]]:
     """The file as stored, and its text from `offset` on (which for a compressed file means reading up to there).
 
-    Not opened again if its first bytes are `known` and are all that there are.
+    `length`: how much of it will be read, if not all. Not opened again if its first bytes are `known` and are all.
     """
     codec = _codec(file.path)
-    if codec is None and known is not None and len(known) == file.state.size:
+    size = file.state.size
+    if codec is None and known is not None and len(known) == size:
         stream = pa.BufferReader(pa.py_buffer(known[offset:]))
         yield stream, stream
         return
-    with file.place.open(file.path) as raw:
+    wanted = Range(offset, min(size - offset if length is None else length, size - offset))
+    if codec is not None:  # what is wanted is packed in less
+        wanted = Range(0, size if length is None else min(offset + length, size))
+    with file.place.open(file.path, [[wanted]]) as raw:
         if codec is None:
             raw.seek(offset)
             yield raw, raw

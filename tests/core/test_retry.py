@@ -2,7 +2,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from penstock_service.chunks.retry import Retry
+from penstock_service.core.retry import Retry
 
 DRAWS = st.floats(0, 1, exclude_max=True)
 

@@ -1,11 +1,11 @@
-"""How long to wait before reading again: exponential back-off with full jitter."""
+"""How long to wait before trying again: exponential back-off with full jitter. Pure: the caller does the waiting."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Settings. `max_retries=3` means that a chunk is tried four times."""
+    """Settings. `max_retries=3` means that a thing is tried four times."""
 
     max_retries: int = 3
     base_seconds: float = 0.1

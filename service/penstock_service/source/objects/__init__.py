@@ -1,0 +1,1 @@
+"""Object stores: addresses, listing, and reading in ranges of which several are in flight."""
