@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto demo test check bench cover examples clean
+.PHONY: help setup proto demo test check bench cover examples trainers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,13 +20,13 @@ $(STAMP): pyproject.toml constraints.txt
 
 proto: $(STAMP)  ## regenerate the checked-in protobuf code
 	cd proto && ../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. --grpc_python_out=. \
-		penstock_proto/v1/data.proto penstock_proto/v1/control.proto
+		penstock_proto/v1/data.proto penstock_proto/v1/control.proto penstock_proto/v1/rows.proto
 
 demo: $(STAMP)  ## start a server on real data and train two small models from it
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)  ## all tests but those that take minutes
-	$(PYTEST) -n 2 -m "not examples" tests
+	$(PYTEST) -n 2 -m "not examples and not trainers" tests
 
 check: $(STAMP)  ## style, types, layers, freshness of generated code
 	$(BIN)/ruff check
@@ -42,10 +42,19 @@ bench: $(STAMP)  ## speed at the trainer, what mixing does, what many directorie
 	$(BIN)/python -m benchmarks.directories --json benchmarks/results/directories.json
 
 cover: $(STAMP)  ## branch coverage of the tests; HTML in htmlcov/
-	$(PYTEST) -n 2 -m "not examples" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests
+	$(PYTEST) -n 2 -m "not examples and not trainers" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests
 
 examples: $(STAMP)  ## what takes minutes: the examples as users run them, the Dockerfile's commands
 	$(PYTEST) -m examples tests
+
+trainers: .venv-trainers/.installed  ## the stream in Lightning, Accelerate and the Hugging Face Trainer, in .venv-trainers
+	.venv-trainers/bin/python -m pytest -m trainers tests/trainers
+
+.venv-trainers/.installed: pyproject.toml constraints.txt
+	test -x .venv-trainers/bin/python || $(PYTHON) -m venv .venv-trainers
+	.venv-trainers/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e '.[service,torch,trainers]'
+	touch $@
 
 clean:  ## caches and reports; .venv stays
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage* htmlcov build dist .demo

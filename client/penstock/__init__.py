@@ -8,6 +8,7 @@ for batch in stream:
 
 from penstock.batch import Batch, BatchMetadata
 from penstock.client import Client, connect
+from penstock.dataset import Dataset
 from penstock.errors import (
     AlreadyExists,
     ConversionError,
@@ -38,6 +39,7 @@ __all__ = [
     "ConversionError",
     "CursorMismatch",
     "DataError",
+    "Dataset",
     "DatasetDiff",
     "DatasetInfo",
     "DatasetNotFound",

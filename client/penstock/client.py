@@ -6,11 +6,13 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Self
 
+from penstock.dataset import Dataset, DatasetOutput, Form
 from penstock.errors import InvalidRequest
 from penstock.link import Link
 from penstock.registry import Registry
+from penstock.rows import StoredRows
 from penstock.stream import Stream, client_name
-from penstock.subscription import Datasets, Delivery, Last, Order, Share, Start, Until, WeightBy, global_batch
+from penstock.subscription import Datasets, Delivery, Last, Layout, Order, Share, Start, Until, WeightBy, global_batch
 from penstock.world import detect_job, detect_world
 
 DEFAULT_TARGET: Final = "127.0.0.1:7400"
@@ -39,6 +41,42 @@ class Client(Registry):
         super().__init__(Link(target, token))
         self._job = job
         self._streams = itertools.count()
+
+    # -- datasets by index ---------------------------------------------------------------------------------------
+
+    def dataset(
+        self,
+        name: str,
+        *,
+        split: str = "train",
+        columns: Sequence[str] | None = None,
+        output: DatasetOutput = "torch",
+        ragged: bool = False,
+        nulls: Literal["error", "mask"] = "error",
+        fill: Mapping[str, Any] | None = None,
+        sparse: Mapping[str, int] | None = None,
+    ) -> Dataset:
+        """A dataset to be indexed, in stored order: `ds[7]`, `ds[-1]`, `ds[10:20]`, `ds.take([3, 1])`, `len(ds)`.
+
+        The version is settled now: registering other files under the name does not change it.
+
+        Args:
+            name: NAME or NAME@VERSION.
+            split: val, valid, validation and dev find each other. See docs/datasets.md.
+            columns: which, in this order; None: all, strings and binaries too.
+            output: "torch", "mlx" or "numpy": a row is a dict of one row's tensors, several rows are a `Batch`.
+                "arrow" and "rows": a row is a dict of Python values; several are a `pyarrow.RecordBatch`, or a list of
+                such dicts.
+            ragged, nulls, fill, sparse: how lists, nulls and sparse columns become tensors; see docs/types.md.
+
+        Raises:
+            DatasetNotFound: with the nearest names.
+            InvalidRequest: a column that is not there.
+            ConversionError: a column that has no form as a tensor, with its type and the cures.
+        """
+        info = self.get(name).of_split(split)
+        form = Form(output, ragged, nulls, dict(fill or {}), dict(sparse or {}))
+        return Dataset.of(info, StoredRows.of(self._link, info, columns), form)
 
     # -- streams ------------------------------------------------------------------------------------------------
 
@@ -77,6 +115,9 @@ class Client(Registry):
         ragged: bool = False,
         nulls: Literal["error", "mask"] = "error",
         fill: Mapping[str, Any] | None = None,
+        sparse: Mapping[str, int] | None = None,
+        layout: Layout = "columns",
+        unified_memory: bool | None = None,
         name: str | None = None,
         reconnect_timeout: float = 60.0,
     ) -> Stream:
@@ -104,7 +145,10 @@ class Client(Registry):
                 or "repeat" (it is read again, until the epoch has `epoch_rows`).
             prefetch, prefetch_bytes: steps and bytes that may be under way or received and not used: the window.
             pin_memory, device: for torch: copy each batch into page-locked memory, and to this device.
-            ragged, nulls, fill: how lists and nulls become tensors; see docs/types.md.
+            ragged, nulls, fill, sparse: how lists, nulls and sparse columns become tensors; see docs/types.md.
+            layout: "columns": a batch is a dict of tensors. "rows": it is a list of dicts, one per row.
+            unified_memory: for MLX: arrays of 256 KiB and more share memory with what was received instead of being
+                copied. Default: where Metal is; see docs/mlx.md.
             max_rows: the most rows an epoch has, over all ranks; for a first try of something.
             weight_by: what a dataset's share is measured in where no weights are given: "rows" (so that all end
                 together), "shards" or "bytes".
@@ -146,6 +190,9 @@ class Client(Registry):
             ragged=ragged,
             nulls=nulls,
             fill=dict(fill or {}),
+            sparse=dict(sparse or {}),
+            layout=layout,
+            unified_memory=unified_memory,
             reconnect_timeout=reconnect_timeout,
             max_rows_per_s=max_rows_per_s,
         )

@@ -1,7 +1,7 @@
 """Cuts bundles into steps: what a step holds, which of its rows are data, where the trainer stands after it."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,10 @@ from penstock.tensors import BundleConverter, OpenBundle, plan_columns
 from penstock.tensors.output import load_output
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
+
+Rows = list[dict[str, Any]]
+Step: TypeAlias = Batch | pa.RecordBatch | Rows
+"""What the training loop gets: with layout="rows" a list of dicts, with output="arrow" a record batch."""
 
 _ORIGIN: Final = ("__source__", "__row__")
 
@@ -30,8 +34,15 @@ class Cutter:
         hidden = _ORIGIN if share.row_ids else ()
         columns = pa.schema([field for field in schema if field.name not in hidden])
         self._converter: BundleConverter = plan_columns(
-            columns, delivery.output, ragged=delivery.ragged, nulls=delivery.nulls, fill=delivery.fill
+            columns,
+            delivery.output,
+            ragged=delivery.ragged,
+            nulls=delivery.nulls,
+            fill=delivery.fill,
+            sparse=delivery.sparse,
+            unified=delivery.unified_memory,
         )
+        self.copies = self._converter.copies
         if "valid" in self._converter.keys and share.may_pad:
             raise ConversionError(
                 "column 'valid' has the name of the mask that says which rows are data "
@@ -54,11 +65,15 @@ class Cutter:
             batch = batch.drop_columns(list(_ORIGIN))
         return Cutting(self, header, self._converter.open(batch, item.body), at, origin)
 
-    def step(self, cut: Any, metadata: BatchMetadata, valid: int | None) -> Batch | pa.RecordBatch:
-        """What the user gets of a cut. `valid`: how many of its rows, from the first on, are data; None: all."""
+    def step(self, bundle: OpenBundle, start: int, metadata: BatchMetadata, valid: int | None) -> Step:
+        """What the user gets of the rows from `start` on. `valid`: how many of them, the first ones, are data."""
+        stop = start + metadata.rows
         mask = None
         if valid is not None or self.share.last == "pad":
             mask = np.arange(metadata.rows) < (metadata.rows if valid is None else valid)
+        if self._delivery.layout == "rows":
+            return self._rows(bundle, start, stop, mask)
+        cut = bundle.rows(start, stop)
         if self._wrap_mask is None:
             return cut if mask is None else cut.append_column("valid", pa.array(mask))
         batch = Batch(cut, metadata)
@@ -69,6 +84,13 @@ class Cutter:
         if self._delivery.device is not None:
             batch = batch.to(self._delivery.device, non_blocking=self._delivery.pin_memory)
         return batch
+
+    def _rows(self, bundle: OpenBundle, start: int, stop: int, mask: npt.NDArray[np.bool_] | None) -> Rows:
+        rows = self._converter.each(bundle, start, stop)
+        if mask is not None:
+            for row, valid in zip(rows, mask.tolist(), strict=True):
+                row["valid"] = valid
+        return rows
 
 
 @dataclass
@@ -87,15 +109,14 @@ class Cutting:
     def exhausted(self) -> bool:
         return bool(self.done == self.header.steps)
 
-    def next(self) -> Batch | pa.RecordBatch:
+    def next(self) -> Step:
         """The next step. Advances only when it was made."""
         header, number = self.header, self.done
         last = number + 1 == header.steps
         start = number * header.rows
         stop = start + (header.last_rows if last and header.HasField("last_rows") else header.rows)
         valid = header.last_valid if last and header.HasField("last_valid") else None
-        cut = self.rows.rows(start, stop)
-        step = self.cutter.step(cut, self._metadata(header.first_step + number, start, stop), valid)
+        step = self.cutter.step(self.rows, start, self._metadata(header.first_step + number, start, stop), valid)
         self.done, self.last_rows = number + 1, stop - start
         return step
 

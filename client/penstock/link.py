@@ -43,9 +43,10 @@ class Link:
         try:
             return method(request, timeout=timeout, metadata=self.metadata)
         except grpc.RpcError as error:
-            raise self._error(error) from None
+            raise self.error(error) from None
 
-    def _error(self, error: grpc.RpcError) -> PenstockError:
+    def error(self, error: grpc.RpcError) -> PenstockError:
+        """A status as one of our errors, to be raised by the caller."""
         trailers = dict(error.trailing_metadata() or ())
         code = trailers.get("penstock-code")
         details = error.details() or ""

@@ -27,6 +27,7 @@ class Clock:
     unread: int = 0
     target_rows_per_s: float = 0.0  # what the user wants; 0: nothing said
     paced: float = 0.0  # seconds held back by max_rows_per_s
+    copied: int = 0  # bytes copied to make tensors of what was received
     transport: str = "not connected"
     waits_by: dict[str, float] = field(default_factory=lambda: {"storage": 0.0, "mixing": 0.0, "wire": 0.0})
 
@@ -72,6 +73,8 @@ class Profile(Mapping[str, float | int | str]):
             "steps": clock.steps,
             "rows": clock.rows,
             "bytes": clock.bytes,
+            "copied_bytes": clock.copied,
+            "copies": clock.copied / clock.bytes if clock.bytes else 0.0,
             "rows_per_s": clock.rows / total if total > 0 else 0.0,
             "bytes_per_s": clock.bytes / total if total > 0 else 0.0,
             "waited_s": clock.waited,
@@ -108,6 +111,7 @@ class Profile(Mapping[str, float | int | str]):
         text = (
             f"{v['steps']} steps, {v['rows']} rows in {float(v['seconds']):.1f} s "
             f"({float(v['rows_per_s']):,.0f} rows/s, {float(v['bytes_per_s']) / 1e6:,.1f} MB/s over {v['transport']}); "
+            f"{float(v['copies']):.1f} copies of what was received; "
             f"the first batch took {float(v['first_batch_s']):.2f} s; "
             f"after it the trainer waited {share:.0%} of the time{missed}"
         )

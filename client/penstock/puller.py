@@ -6,20 +6,21 @@ then another stream is opened at the position: nothing is lost and nothing comes
 
 import logging
 import os
+import sys
 import time
 from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
 
-from penstock.batch import Batch
-from penstock.cutting import Cutter, Cutting
+from penstock.cutting import Cutter, Cutting, Step
 from penstock.errors import InvalidRequest, PenstockError, ServerError, ServerUnavailable
 from penstock.link import Link, nobody_there
 from penstock.profile import Clock
 from penstock.receiver import Item, Received, Receiver
 from penstock.retry import Backoff
 from penstock.subscription import Delivery, Order, Share
+from penstock.tensors.copies import page_aligned
 from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
@@ -112,7 +113,7 @@ class Puller:
         assert self._cutter is not None  # noqa: S101 - made with `opened`
         return self._cutter.schema
 
-    def next(self) -> Batch | pa.RecordBatch | pb.EpochEnd:
+    def next(self) -> Step | pb.EpochEnd:
         """The next step, or the end of the epoch (told once; the next call begins the following epoch).
 
         Whatever is raised, here or by an interrupt, the position stays that of what was returned.
@@ -128,6 +129,7 @@ class Puller:
         step = bundle.next()
         self._owed = bundle.credit()
         self.clock.step(time.monotonic() - started, bundle.last_rows)
+        self.clock.copied = bundle.cutter.copies.bytes
         if self._delivery.max_rows_per_s is not None:
             self._pace(bundle.last_rows / self._delivery.max_rows_per_s)
         return step
@@ -208,7 +210,9 @@ class Puller:
         self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
         self._owed = None
         self._pid = os.getpid()
-        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata)
+        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
+        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
+        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata, memory)
         receiver.start()
         self._receiver = receiver
 

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final
@@ -33,6 +33,13 @@ class Received:
 
 
 Item = pb.Opened | pb.Filling | pb.EpochEnd | Received | PenstockError
+
+
+Memory = Callable[[int], npt.NDArray[np.uint8]]
+
+
+def _ordinary(size: int) -> npt.NDArray[np.uint8]:
+    return np.empty(size, np.uint8)
 
 
 class _Requests:
@@ -65,8 +72,15 @@ class Receiver:
     """The receiving half of a session. `get` is called by one thread, the consumer's."""
 
     def __init__(
-        self, channel: grpc.Channel, open_message: pb.Open, target: str, metadata: tuple[tuple[str, str], ...]
+        self,
+        channel: grpc.Channel,
+        open_message: pb.Open,
+        target: str,
+        metadata: tuple[tuple[str, str], ...],
+        memory: Memory | None = None,
     ):
+        """`memory`: where bundles are received into; None: where NumPy puts them."""
+        self._memory = memory or _ordinary
         self._call_stream = channel.stream_stream(
             "/penstock.v1.Data/Stream",
             request_serializer=pb.ClientMessage.SerializeToString,
@@ -161,7 +175,7 @@ class Receiver:
             kind = decoded.WhichOneof("kind")
             if kind == "bundle":
                 header, filled = decoded.bundle, 0
-                body = np.empty(header.body_bytes, np.uint8)
+                body = self._memory(header.body_bytes)
             elif not self._take_control(kind, decoded):
                 return
 

@@ -7,6 +7,7 @@ import uuid
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any, Self
 
@@ -51,6 +52,7 @@ class Stream:
         who = Identity(self._job, self._name, uuid.uuid4().hex, self._client)
         self._puller = Puller(self._link, self._order, self._share, self._delivery, who, self._clock)
         self._loaded = False  # a state waits for the next iterator
+        self._again = False  # the epoch we are in was asked for by name: the next iterator begins it
         self._live: weakref.ref[_Epoch] | None = None  # the iterator holds the stream, not the other way round
         # Holds the puller, not the stream: a stream that nobody can reach any more closes its connection.
         self._finalizer = weakref.finalize(self, self._puller.close, join=False)
@@ -136,6 +138,10 @@ class Stream:
         """The next iterator begins this epoch. Naming the epoch that a loaded state is in keeps the state."""
         if epoch < 0:
             raise InvalidRequest(f"epoch={epoch}: must be 0 or more")
+        self._again = epoch == self._puller.epoch
+        if epoch == self._puller.epoch + 1 and self._puller.at_end:
+            self._end_live()
+            self._puller.next()  # what the server sent ahead is of that epoch
         if epoch != self._puller.epoch:
             self._loaded = False
             self._end_live()
@@ -144,8 +150,11 @@ class Stream:
     def __iter__(self) -> Iterator[Any]:
         self._refuse_in_worker()
         self._end_live()
+        again, self._again = self._again, False
         if self._loaded:
             self._loaded = False
+        elif self._puller.step and again:
+            self._puller.seek(self.epoch, None)
         elif self._puller.at_end:
             self._puller.next()  # all its steps were read, only its end was not
         elif self._puller.step:
@@ -173,13 +182,16 @@ class Stream:
         return len(self)
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """One epoch, row by row: a dict of what each column has for it. For looking at data, not for training."""
-        for batch in self:
-            if isinstance(batch, pa.RecordBatch):
-                yield from batch.to_pylist()
-                continue
-            for i in range(batch.metadata.rows):
-                yield {name: column[i] for name, column in batch.items()}
+        """The rows of the epoch one by one, from its start: a dict of what each column has. For looking at data.
+
+        Read over a connection of its own: the stream stays where it is.
+        """
+        delivery = replace(self._delivery, layout="rows")
+        name = f"{self._name}/rows"
+        with Stream(self._link, self._order, self._share, delivery, self._job, name, self._client) as own:
+            own.set_epoch(self.epoch)
+            for rows in own:
+                yield from rows
 
     def get_batch(self, n: int | None = None) -> Any:
         """The next step from wherever the stream is, into the next epoch where one ends (`batch.metadata.epoch`).
@@ -225,6 +237,23 @@ class Stream:
         if self._puller.closed:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
 
+    def as_dataset(self) -> Any:
+        """This stream as a `torch.utils.data.IterableDataset`, for `DataLoader(ds, batch_size=None)` with no workers.
+
+        An item is a whole batch. Inside DataLoader workers it refuses to be iterated: the server prefetches.
+
+        Raises:
+            InvalidRequest: torch cannot be imported.
+        """
+        try:
+            # Here and not above: the client does not need torch, and its class must be a subclass of torch's.
+            from penstock.torch_dataset import StreamDataset
+        except ImportError as error:
+            raise InvalidRequest(
+                f'as_dataset() needs torch, which cannot be imported here ({error}): pip install "penstock[torch]"'
+            ) from error
+        return StreamDataset(self)
+
     # -- state --------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -255,7 +284,7 @@ class Stream:
             raise InvalidRequest(f"the state is damaged: {error}") from error
         self._end_live()
         self._puller.seek(epoch, cursor)
-        self._loaded = True
+        self._loaded, self._again = True, False
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

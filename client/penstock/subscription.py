@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from penstock.errors import InvalidRequest
 from penstock.world import World
@@ -12,6 +12,7 @@ Last = Literal["short", "drop", "pad", "wrap"]
 Start = Literal["ramp", "full"]
 Until = Literal["all", "first", "repeat"]
 WeightBy = Literal["rows", "shards", "bytes"]
+Layout = Literal["columns", "rows"]
 Datasets = str | Sequence[str] | Mapping[str, float]
 
 
@@ -146,13 +147,22 @@ class Delivery:
     fill: Mapping[str, Any] = field(default_factory=dict)
     reconnect_timeout: float = 60.0
     max_rows_per_s: float | None = None
+    sparse: Mapping[str, int] = field(default_factory=dict)
+    layout: Layout = "columns"
+    unified_memory: bool | None = None
 
     def __post_init__(self) -> None:
+        if self.layout not in get_args(Layout):
+            raise InvalidRequest(f'layout={self.layout!r}: must be "columns" or "rows"')
+        if self.layout == "rows" and (self.pin_memory or self.device is not None):
+            raise InvalidRequest('pin_memory and device are for layout="columns": a list of rows has no one tensor')
         if self.max_rows_per_s is not None and self.max_rows_per_s <= 0:
             raise InvalidRequest(f"max_rows_per_s={self.max_rows_per_s}: must be more than 0, or None")
         if self.prefetch < 1 or self.prefetch_bytes < 1:
             raise InvalidRequest(
                 f"prefetch={self.prefetch}, prefetch_bytes={self.prefetch_bytes}: both must be at least 1"
             )
+        if self.unified_memory is not None and self.output != "mlx":
+            raise InvalidRequest(f"unified_memory is for output='mlx', not output={self.output!r}")
         if (self.pin_memory or self.device is not None) and self.output != "torch":
             raise InvalidRequest(f"pin_memory and device are for output='torch', not output={self.output!r}")

@@ -186,3 +186,16 @@ def test_the_command_line_registers_shards_asks_for_columns_and_shows_splits(
     lines = [line.split() for line in text.splitlines()]
     assert ["train", "100", "id,", "age,", "survived"] in [[*line[:2], *line[5:]] for line in lines]
     assert ["test", "40", "id,", "age"] in [[*line[:2], *line[5:]] for line in lines]
+
+
+def test_a_split_can_be_indexed(serve: Serve, tmp_path: Path) -> None:
+    running = serve(kaggle(tmp_path / "titanic"))
+    with penstock.connect(running.target) as client:
+        train = client.dataset("titanic", output="rows")
+        test = client.dataset("titanic", split="test", output="rows")
+        assert (len(train), len(test)) == (100, 40)
+        assert train[0] == {"id": 0, "age": 0, "survived": 0}
+        assert test[-1] == {"id": 1039, "age": 1039 % 80}
+        assert test.metadata.reference == f"titanic@{test.metadata.version}:test"
+        with pytest.raises(penstock.DatasetNotFound, match=r"it has train \(100 rows\), test \(40 rows\)"):
+            client.dataset("titanic", split="dev")

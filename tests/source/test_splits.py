@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock_proto.v1.splits import WORDS, find_split
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import difference
 from penstock_service.core.errors import DataError, InvalidRequest, NoRows, NotFound, SourceChanged
@@ -13,7 +14,7 @@ from penstock_service.source.children import children
 from penstock_service.source.discover import discover
 from penstock_service.source.registry import Registry
 from penstock_service.source.spec import read_spec, spec_of
-from penstock_service.source.splits import WORDS, find_split, in_order, split_of
+from penstock_service.source.splits import in_order, split_of
 from penstock_service.source.unchanged import check_unchanged
 from tests.source.files import SUFFIXES, WRITERS, check_manifest, scan_path
 

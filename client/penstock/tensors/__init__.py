@@ -10,9 +10,10 @@ import pyarrow as pa
 from penstock.errors import ConversionError, InvalidRequest
 from penstock.tensors.bundle import OpenArrow, OpenBundle, OpenTensors
 from penstock.tensors.columns import Column
-from penstock.tensors.leaf import Lender, unit_of
-from penstock.tensors.output import Array, Output, OutputName, load_output
-from penstock.tensors.plan import Nulls, Planner, bare, check_fill, check_keys
+from penstock.tensors.copies import Copies
+from penstock.tensors.leaf import Array, Lender, unit_of
+from penstock.tensors.output import Output, OutputName, load_output
+from penstock.tensors.plan import Nulls, Planner, bare, check_keys, check_named
 
 __all__ = ["BundleConverter", "Nulls", "OpenBundle", "OutputName", "plan_columns", "units"]
 
@@ -26,6 +27,8 @@ class BundleConverter:
         self._schema = schema
         self._output = output  # None: output="arrow"
         self._columns = columns
+        self.copies = Copies()
+        self._whole = frozenset(key for column in columns for key in column.unstacked)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -33,6 +36,18 @@ class BundleConverter:
         if self._output is None:
             return tuple(self._schema.names)
         return tuple(key for column in self._columns for key in column.keys)
+
+    def each(self, bundle: OpenBundle, start: int, stop: int) -> list[dict[str, Any]]:
+        """Rows `start` to `stop` one by one: tensors without the leading dimension, Python values of Arrow.
+
+        A list is as long as its own row; the arrays of a ragged or sparse column are those of a step of this row.
+        """
+        if self._output is None:
+            rows: list[dict[str, Any]] = bundle.rows(start, stop).to_pylist()
+            return rows
+        kept = self._whole
+        steps = (bundle.rows(i, i + 1) for i in range(start, stop))
+        return [{key: value if key in kept else value[0] for key, value in step.items()} for step in steps]
 
     def open(self, batch: pa.RecordBatch, writable: Array | None) -> OpenBundle:
         """Converts the whole bundle. It is taken over: its bytes may be written, by NaN for null or by the user.
@@ -55,8 +70,10 @@ class BundleConverter:
             )
         if self._output is None:
             return OpenArrow(batch)
-        lender = Lender.of(writable)
-        bundle = OpenTensors(self._output)
+        lender = Lender.of(writable, self.copies)
+        adopt = self._output.adopt
+        adopted = adopt(writable) if adopt is not None and writable is not None else None
+        bundle = OpenTensors(self._output, self.copies, adopted)
         for column, array in zip(self._columns, batch.columns, strict=True):
             column.open(array, lender, bundle)
         return bundle
@@ -69,6 +86,8 @@ def plan_columns(
     ragged: bool = False,
     nulls: Nulls = "error",
     fill: Mapping[str, Any] | None = None,
+    sparse: Mapping[str, int] | None = None,
+    unified: bool | None = None,
 ) -> BundleConverter:
     """Decides what each column becomes; imports torch or mlx where that output is asked for.
 
@@ -81,6 +100,8 @@ def plan_columns(
             of integers, bools or times; floats have NaN for null either way. Null lists count as empty, null items
             of padded lists are false in their mask.
         fill: column (`a.b` for the field of a struct) to what stands for null, or for null items of lists.
+        sparse: column to width, for struct<indices, values> columns whose field does not say it itself.
+        unified: for MLX: may arrays share the received memory; None: where they can.
 
     Raises:
         ConversionError: columns that cannot become tensors: all of them, each with its type and the cures.
@@ -89,20 +110,23 @@ def plan_columns(
     if nulls not in ("error", "mask"):
         raise InvalidRequest(f'nulls={nulls!r}: must be "error" or "mask"')
     if output == "arrow":
-        if ragged or fill or nulls != "error":
-            raise InvalidRequest('output="arrow" hands out what is stored: ragged=, nulls= and fill= are for tensors')
+        if ragged or fill or sparse or nulls != "error":
+            raise InvalidRequest(
+                'output="arrow" hands out what is stored: ragged=, nulls=, fill= and sparse= are for tensors'
+            )
         return BundleConverter(schema, None, ())
-    planner = Planner(load_output(output), ragged, nulls, fill or {})
+    planner = Planner(load_output(output, unified), ragged, nulls, fill or {}, sparse or {})
     columns: list[Column] = []
     refused: list[str] = []
     for field in schema:
         try:
-            columns.append(planner.column(field.name, field.type, field.nullable))
+            columns.append(planner.column(field.name, field, field.nullable))
         except ConversionError as error:
             refused.append(str(error))
     if refused:
         raise ConversionError("\n".join(refused))
-    check_fill(planner.fill, planner.found)
+    check_named("fill", planner.fill, planner.found)
+    check_named("sparse", planner.sparse, planner.found)
     check_keys(columns)
     if planner.narrowed:
         changes = ", ".join(f"{name} ({change})" for name, change in planner.narrowed.items())

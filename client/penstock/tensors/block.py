@@ -7,8 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from penstock.tensors.leaf import Leaf, Lender
-from penstock.tensors.output import Array
+from penstock.tensors.leaf import Array, Leaf, Lender
 
 
 @dataclass(frozen=True, slots=True)

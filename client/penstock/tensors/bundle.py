@@ -5,7 +5,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from penstock.tensors.output import Array, Output
+from penstock.tensors.copies import Copies
+from penstock.tensors.leaf import Array
+from penstock.tensors.output import Adoption, Output
 
 Cut = Callable[[int, int, dict[str, Any]], None]
 
@@ -33,22 +35,30 @@ class OpenArrow:
 class OpenTensors:
     """Columns add themselves while the bundle is opened; from then on it is only cut."""
 
-    __slots__ = ("_cuts", "_plain", "output")
+    __slots__ = ("_adopted", "_cuts", "_plain", "copies", "output")
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: Output, copies: Copies, adopted: Adoption | None = None) -> None:
         self.output = output
+        self.copies = copies
+        self._adopted = adopted
         self._plain: list[tuple[str, Any]] = []  # what `[start:stop]` cuts
         self._cuts: list[Cut] = []  # every column, in order
 
-    def add_array(self, key: str, values: Array) -> None:
+    def add_array(self, key: str, values: Array, bfloat16: bool = False) -> None:
         """A column whose rows are those of `values` `[rows, ...]`."""
-        wrap = self.output.wrap
+        wrap = self.output.wrap_bfloat16 if bfloat16 else self.output.wrap
         if self.output.cuts_tensors:
             self.add_sliceable(key, wrap(values))
             return
+        adopted, copies = self._adopted, self.copies
 
         def cut(start: int, stop: int, into: dict[str, Any]) -> None:
-            into[key] = wrap(values[start:stop])
+            part = values[start:stop]
+            shared = adopted.share(part, bfloat16) if adopted is not None else None
+            if shared is None:
+                shared = wrap(part)
+                copies.bytes += part.nbytes
+            into[key] = shared
 
         self._cuts.append(cut)
 

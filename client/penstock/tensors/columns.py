@@ -27,13 +27,18 @@ class Column(Protocol):
         """The keys it will have in a batch, in order."""
         ...
 
+    @property
+    def unstacked(self) -> tuple[str, ...]:
+        """Those of its keys whose leading dimension is not the rows."""
+        return ()
+
     def open(self, array: pa.Array, lender: Lender, bundle: OpenTensors) -> None:
         """Converts the column of a whole bundle and adds it to `bundle`; raises ConversionError."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class Dense:
+class Dense(Column):
     """One tensor `[rows, ...]`; with `nulls="mask"` also `<column>_valid` of the same shape, unless NaN says it."""
 
     name: str
@@ -49,14 +54,14 @@ class Dense:
     def open(self, array: pa.Array, lender: Lender, bundle: OpenTensors) -> None:
         """See `Column.open`."""
         values, missing = self.block.read(array, lender)
-        bundle.add_array(self.name, self.rule.apply(values, missing))
+        bundle.add_array(self.name, self.rule.apply(values, missing), self.block.leaf.bfloat16)
         if self.masked:
             valid = np.ones(values.shape, np.bool_) if missing is None else ~missing
             bundle.add_array(f"{self.name}_valid", valid)
 
 
 @dataclass(frozen=True, slots=True)
-class Objects:
+class Objects(Column):
     """A Python list of str or bytes, or of lists, pairs and dicts of them; None where the row is null."""
 
     name: str
@@ -76,7 +81,7 @@ class Objects:
 
 
 @dataclass(frozen=True, slots=True)
-class Struct:
+class Struct(Column):
     """Its fields; where the struct is null, so is every field."""
 
     fields: tuple[Column, ...]
@@ -85,6 +90,11 @@ class Struct:
     def keys(self) -> tuple[str, ...]:
         """Those of its fields."""
         return tuple(key for field in self.fields for key in field.keys)
+
+    @property
+    def unstacked(self) -> tuple[str, ...]:
+        """Those of its fields."""
+        return tuple(key for field in self.fields for key in field.unstacked)
 
     def open(self, array: pa.Array, lender: Lender, bundle: OpenTensors) -> None:
         """See `Column.open`."""

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from penstock.errors import ConversionError
-from penstock.tensors.output import Array
+from penstock.tensors.copies import Copies
+
+Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +22,20 @@ class Lender:
 
     owner: Array | None  # uint8 [bytes], writable
     address: int  # where they begin
+    copies: Copies | None = None  # what had to be copied is counted there
 
     @classmethod
-    def of(cls, writable: Array | None) -> "Lender":
+    def of(cls, writable: Array | None, copies: Copies | None = None) -> "Lender":
         """`writable` as it is given to `BundleConverter.open`."""
         if writable is None or not writable.flags.writeable:
-            return cls(None, 0)
-        return cls(writable, writable.ctypes.data)
+            return cls(None, 0, copies)
+        return cls(writable, writable.ctypes.data, copies)
+
+    def copied(self, array: Array) -> Array:
+        """Count a copy; returns it."""
+        if self.copies is not None:
+            self.copies.bytes += array.nbytes
+        return array
 
     def view(self, buffer: pa.Buffer, dtype: np.dtype[Any], first: int, count: int) -> Array:
         """`count` values of a buffer from number `first` on, `[count]`, writable and aligned: a view, else a copy."""
@@ -40,7 +50,7 @@ class Lender:
                 return self.owner[offset:end].view(dtype)
         # Buffers that Arrow allocated for this batch (decompressed, decoded, cast) are writable here as well.
         array = np.frombuffer(buffer, dtype, count, first * dtype.itemsize)
-        return array if aligned and array.flags.writeable else array.copy()
+        return array if aligned and array.flags.writeable else self.copied(array.copy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +62,12 @@ class Leaf:
     stored: np.dtype[Any]  # of the values buffer
     tensor: np.dtype[Any]  # of the array handed to the output
     how: Literal["view", "bits", "decimal"] = "view"
+    bfloat16: bool = False  # the 16 bits are one
+
+    @property
+    def floating(self) -> bool:
+        """Has it a NaN to stand for null?"""
+        return self.bfloat16 or self.tensor.kind == "f"
 
     def read(self, array: pa.Array, lender: Lender) -> Array:
         """`[len(array)]` of `tensor`, writable; what stands where the array is null is undefined.
@@ -61,7 +77,7 @@ class Leaf:
         """
         if self.how == "bits":  # Arrow packs eight to a byte: always a copy
             unpacked: Array = (array.fill_null(False) if array.null_count else array).to_numpy(zero_copy_only=False)
-            return unpacked if unpacked.flags.writeable else unpacked.copy()
+            return lender.copied(unpacked if unpacked.flags.writeable else unpacked.copy())
         if self.how == "decimal":
             array = pc.cast(array, pa.float64())
         values = lender.view(array.buffers()[1], self.stored, array.offset, len(array))
@@ -69,7 +85,7 @@ class Leaf:
             return values
         if self.stored == _UINT64:
             return self._signed(values, array)
-        return values.astype(self.tensor)
+        return lender.copied(values.astype(self.tensor))
 
     def _signed(self, values: Array, array: pa.Array) -> Array:
         signed = values.view(_INT64)
@@ -86,12 +102,30 @@ class Leaf:
         return signed
 
 
+_UINT16: Final = np.dtype(np.uint16)
 _UINT64: Final = np.dtype(np.uint64)
 _INT64: Final = np.dtype(np.int64)
 
 
-def leaf_of(column: str, dtype: pa.DataType, widened: Mapping[np.dtype[Any], np.dtype[Any]]) -> Leaf | None:
-    """How to read a type of fixed width, or None where it is none. `widened`: see `Output.widened`."""
+def leaf_of(
+    column: str, dtype: pa.DataType, widened: Mapping[np.dtype[Any], np.dtype[Any]], mark: str = ""
+) -> Leaf | None:
+    """How to read a type of fixed width, or None where it is none.
+
+    Args:
+        widened: see `Output.widened`.
+        mark: what the field's metadata says the bits are (`penstock.dtype`).
+
+    Raises:
+        ConversionError: the mark is not one for this type.
+    """
+    if mark:
+        if mark != "bfloat16" or not pt.is_uint16(dtype):
+            raise ConversionError(
+                f'column {column!r} ({dtype}): its field says penstock.dtype={mark!r}: only "bfloat16" on uint16. '
+                'Cures: correct it where it is stored; leave it out with columns=[...], or take output="arrow"'
+            )
+        return Leaf(column, dtype, _UINT16, _UINT16, bfloat16=True)
     if pt.is_boolean(dtype):
         return Leaf(column, dtype, np.dtype(np.bool_), np.dtype(np.bool_), "bits")
     if isinstance(dtype, pa.Bool8Type):

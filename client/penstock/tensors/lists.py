@@ -10,9 +10,8 @@ import pyarrow.compute as pc
 
 from penstock.tensors.block import Block, decoded
 from penstock.tensors.bundle import Cut, OpenTensors
-from penstock.tensors.leaf import Lender
+from penstock.tensors.leaf import Array, Lender
 from penstock.tensors.nulls import NullRule
-from penstock.tensors.output import Array, Output
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +36,11 @@ class Lists:
         keys = (self.name, f"{self.name}_offsets")
         return (*keys, f"{self.name}_valid") if self.masked else keys
 
+    @property
+    def unstacked(self) -> tuple[str, ...]:
+        """All of them where ragged."""
+        return self.keys if self.ragged else ()
+
     def open(self, array: pa.Array, lender: Lender, bundle: OpenTensors) -> None:
         """See `Column.open`."""
         array = decoded(array)
@@ -50,14 +54,16 @@ class Lists:
         if self.masked:
             valid = np.ones(values.shape, np.bool_) if missing is None else ~missing
         if self.ragged:
-            bundle.add_cut(_ragged(self.keys, bundle.output, values, offsets, valid))
+            bundle.add_cut(_ragged(self, bundle, values, offsets, valid))
         else:
-            bundle.add_cut(_padded(self.keys, bundle.output, values, offsets, valid))
+            bundle.add_cut(_padded(self, bundle, values, offsets, valid))
 
 
-def _padded(keys: tuple[str, ...], output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
-    key, mask_key = keys
-    wrap = output.wrap
+def _padded(lists: Lists, bundle: OpenTensors, values: Array, offsets: Array, valid: Array | None) -> Cut:
+    output, copies = bundle.output, bundle.copies
+    again = 0 if output.cuts_tensors else 1  # a library that takes arrays copies what was padded
+    key, mask_key = lists.keys
+    wrap, wrap_mask = output.wrap_of(lists.item.leaf), output.wrap
     # An item of several numbers is data if any of them is.
     present = None if valid is None else np.logical_or.reduce(valid.reshape(len(valid), prod(valid.shape[1:])), axis=1)
 
@@ -72,30 +78,37 @@ def _padded(keys: tuple[str, ...], output: Output, values: Array, offsets: Array
         mask = np.ones(shape, np.bool_)
         if count * width == last - first:  # all of one length: nothing to pad
             padded = items.reshape(*shape, *values.shape[1:])
+            copies.bytes += again * padded.nbytes
         else:
+            copies.bytes += (1 + again) * items.nbytes
             np.less(np.arange(width), lengths[:, None], out=mask)
             padded = np.zeros((*shape, *values.shape[1:]), values.dtype)
             padded[mask] = items
         if present is not None:
             mask[mask] = present[first:last]
         into[key] = wrap(padded)
-        into[mask_key] = wrap(mask)
+        into[mask_key] = wrap_mask(mask)
 
     return cut
 
 
-def _ragged(keys: tuple[str, ...], output: Output, values: Array, offsets: Array, valid: Array | None) -> Cut:
-    items: list[tuple[str, Any]] = [(keys[0], values)] + ([] if valid is None else [(keys[2], valid)])
-    if output.cuts_tensors:
-        items = [(key, output.wrap(array)) for key, array in items]
-    wrap = None if output.cuts_tensors else output.wrap
+def _ragged(lists: Lists, bundle: OpenTensors, values: Array, offsets: Array, valid: Array | None) -> Cut:
+    output, copies = bundle.output, bundle.copies
+    keys, cuts_tensors = lists.keys, output.cuts_tensors
+    items = [(keys[0], values, output.wrap_of(lists.item.leaf))]
+    items += [] if valid is None else [(keys[2], valid, output.wrap)]
+    if cuts_tensors:
+        items = [(key, wrap(array), wrap) for key, array, wrap in items]
 
     def cut(start: int, stop: int, into: dict[str, Any]) -> None:
         ends = offsets[start : stop + 1]
         first, last = int(ends[0]), int(ends[-1])
-        for key, array in items:
+        for key, array, wrap in items:
             part = array[first:last]
-            into[key] = part if wrap is None else wrap(part)
+            if not cuts_tensors:
+                copies.bytes += part.nbytes
+                part = wrap(part)
+            into[key] = part
         into[keys[1]] = output.wrap(ends - first)
 
     return cut

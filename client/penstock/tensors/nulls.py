@@ -8,8 +8,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from penstock.errors import ConversionError, InvalidRequest
-from penstock.tensors.leaf import Leaf, Lender
-from penstock.tensors.output import Array
+from penstock.tensors.leaf import Array, Leaf, Lender
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +19,7 @@ class NullRule:
     type: pa.DataType  # of the whole column, for messages
     mode: Literal["error", "mask"]
     fill: Any | None  # a scalar of the tensor's dtype
+    nan: Any | None = None  # the same, where NumPy does not know the numbers as floats
 
     def apply(self, values: Array, missing: Array | None) -> Array:
         """`values` with something sensible where `missing` (bool, the same shape) is true; written in place.
@@ -31,7 +31,9 @@ class NullRule:
             return values
         value = self.fill
         if value is None:
-            if values.dtype.kind == "f":
+            if self.nan is not None:
+                value = self.nan
+            elif values.dtype.kind == "f":
                 value = np.nan
             elif self.mode == "mask":
                 value = 0
@@ -71,7 +73,18 @@ def fill_scalar(leaf: Leaf, value: Any) -> Any:
     Raises:
         InvalidRequest: it is no value of the column's type.
     """
+    if leaf.bfloat16:
+        fill_array(leaf.column, pa.float32(), value)
+        return bfloat16_bits(float(value))
     return leaf.read(fill_array(leaf.column, leaf.type, value), Lender.of(None))[0]
+
+
+def bfloat16_bits(value: float) -> Any:
+    """The nearest bfloat16 (ties to even) as a uint16 scalar."""
+    if np.isnan(value):
+        return np.uint16(0x7FC0)
+    bits = int(np.float32(value).view(np.uint32))
+    return np.uint16((bits + 0x7FFF + (bits >> 16 & 1)) >> 16)
 
 
 def fill_array(column: str, dtype: pa.DataType, value: Any) -> pa.Array:

@@ -1,6 +1,6 @@
 """From a schema to columns: every conversion that cannot be is refused here, before a byte is asked for."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,8 +12,10 @@ from penstock.tensors.block import Block
 from penstock.tensors.columns import Column, Dense, Objects, Struct
 from penstock.tensors.leaf import leaf_of
 from penstock.tensors.lists import Lists
-from penstock.tensors.nulls import NullRule, fill_array, fill_scalar
+from penstock.tensors.nulls import NullRule, bfloat16_bits, fill_array, fill_scalar
 from penstock.tensors.output import Output
+from penstock.tensors.sparse import Sparse
+from penstock_proto.v1 import marks
 
 Nulls = Literal["error", "mask"]
 _WAYS_OUT = 'leave it out with columns=[...], or take output="arrow"'
@@ -27,39 +29,64 @@ class Planner:
     ragged: bool
     nulls: Nulls
     fill: Mapping[str, Any]
+    sparse: Mapping[str, int] = field(default_factory=dict)
     found: list[str] = field(default_factory=list)  # names that `fill` may use
     narrowed: dict[str, str] = field(default_factory=dict)  # column to what its numbers are narrowed to
 
-    def column(self, name: str, dtype: pa.DataType, nullable: bool) -> Column:
-        """The column for one field.
+    def column(self, name: str, field: pa.Field, nullable: bool) -> Column:
+        """The column for one field, called `name` in a batch. `nullable`: it is, or what holds it.
 
         Raises:
             ConversionError: the type has no form as a tensor.
             InvalidRequest: `fill` is no value of its type.
         """
+        dtype = field.type
         kind = bare(dtype)
+        said = field.metadata or {}
+        if name in self.sparse or marks.SPARSE in said:
+            width = self.sparse[name] if name in self.sparse else said[marks.SPARSE].decode()
+            return self._sparse(name, kind, width)
         if pt.is_struct(kind):
             if kind.num_fields == 0:
                 raise _refused(name, dtype, "a struct without fields has nothing to become a tensor", _WAYS_OUT)
             return Struct(
-                tuple(self.column(f"{name}.{child.name}", child.type, nullable or child.nullable) for child in kind)
+                tuple(self.column(f"{name}.{child.name}", child, nullable or child.nullable) for child in kind)
             )
         self.found.append(name)
         if _holds_objects(kind):
             fill = fill_array(name, kind, self.fill[name])[0] if name in self.fill else None
             return Objects(name, fill)
         if _is_varying_list(kind):
-            block = self._block(name, kind.value_type)
+            block = self._block(name, kind.value_type, said)
             if block is None:
                 raise _refused(name, dtype, *_why_no_items(kind.value_type))
             masked = self._masked(block, nullable=kind.value_field.nullable)
             return Lists(name, block, self._rule(name, kind, block), self.ragged, masked)
-        block = self._block(name, kind)
+        block = self._block(name, kind, said)
         if block is None:
             raise _refused(name, dtype, *_why_no_tensor(kind))
         return Dense(name, block, self._rule(name, kind, block), self._masked(block, nullable))
 
-    def _block(self, name: str, dtype: pa.DataType) -> Block | None:
+    def _sparse(self, name: str, kind: pa.DataType, width: int | str) -> Column:
+        if not str(width).isdecimal() or int(width) < 1:
+            raise ConversionError(
+                f"column {name!r} ({kind}): a sparse column's width must be a whole number of at least 1, not {width!r}"
+            )
+        self.found.append(name)
+        parts = {child.name: child for child in kind} if pt.is_struct(kind) else {}
+        blocks: dict[str, Block] = {}
+        for part in ("indices", "values"):
+            items = parts[part].type if part in parts and _is_varying_list(parts[part].type) else None
+            block = self._block(name, items.value_type, parts[part].metadata or {}) if items is not None else None
+            if block is None or block.sizes or (part == "indices" and not pt.is_integer(block.leaf.type)):
+                why = "a sparse column must be struct<indices: list<integer>, values: list<number>>"
+                raise _refused(name, kind, why, f"store it so, or do not call it sparse; {_WAYS_OUT}")
+            blocks[part] = block
+        values = blocks["values"]
+        whole = self.output.csr is not None
+        return Sparse(name, blocks["indices"], values, self._rule(name, kind, values), int(width), whole)
+
+    def _block(self, name: str, dtype: pa.DataType, said: Mapping[bytes, bytes]) -> Block | None:
         sizes: list[int] = []
         shape: list[int] = []
         axes: tuple[int, ...] | None = None
@@ -75,7 +102,7 @@ class Planner:
                 shape.append(dtype.list_size)
             sizes.append(dtype.list_size)
             dtype = bare(dtype.value_type)
-        leaf = leaf_of(name, dtype, self.output.widened)
+        leaf = leaf_of(name, dtype, self.output.widened, said.get(marks.DTYPE, b"").decode())
         if leaf is None:
             return None
         if leaf.tensor in self.output.narrowed:
@@ -85,11 +112,12 @@ class Planner:
 
     def _rule(self, name: str, dtype: pa.DataType, block: Block) -> NullRule:
         fill = fill_scalar(block.leaf, self.fill[name]) if name in self.fill else None
-        return NullRule(name, dtype, self.nulls, fill)
+        nan = bfloat16_bits(float("nan")) if block.leaf.bfloat16 else None
+        return NullRule(name, dtype, self.nulls, fill, nan)
 
     def _masked(self, block: Block, nullable: bool) -> bool:
         # Floats say it by NaN. An item of a fixed-size list may be null though the list is not, so those count.
-        return self.nulls == "mask" and block.leaf.tensor.kind != "f" and (nullable or bool(block.sizes))
+        return self.nulls == "mask" and not block.leaf.floating and (nullable or bool(block.sizes))
 
 
 def bare(dtype: pa.DataType) -> pa.DataType:
@@ -105,11 +133,12 @@ def bare(dtype: pa.DataType) -> pa.DataType:
             return dtype
 
 
-def check_fill(fill: Mapping[str, Any], found: list[str]) -> None:
-    """Raises InvalidRequest where `fill` names a column that is not there."""
-    unknown = [name for name in fill if name not in found]
+def check_named(option: str, names: Iterable[str], found: list[str]) -> None:
+    """Raises InvalidRequest where an option names a column that is not there."""
+    unknown = [name for name in names if name not in found]
     if unknown:
-        raise InvalidRequest(f"fill names {', '.join(map(repr, unknown))}: the stream's columns are {', '.join(found)}")
+        named = ", ".join(map(repr, unknown))
+        raise InvalidRequest(f"{option} names {named}: the stream's columns are {', '.join(found)}")
 
 
 def check_keys(columns: list[Column]) -> None:

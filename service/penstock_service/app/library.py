@@ -105,6 +105,11 @@ class Library:
         await self._off_loop(check_unchanged, dataset, self._stores)
         return dataset
 
+    async def lookup_reference(self, reference: str) -> DatasetVersion:
+        """The same for NAME@VERSION or NAME@VERSION:SPLIT."""
+        name, _, split = reference.partition(":")
+        return await self.lookup(name, split)
+
     async def remove(self, name: str, force: bool = False) -> DatasetVersion:
         """Forget a dataset, or one version of it. With `force` even one that streams read: they hold what they need.
 

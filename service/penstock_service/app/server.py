@@ -12,6 +12,7 @@ from importlib.metadata import version
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
 from penstock_service.app.discovery import Discoverer
+from penstock_service.app.indexing import Indexing
 from penstock_service.app.jobs import Seeds
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
@@ -33,6 +34,7 @@ from penstock_service.core.plan import PoolDefaults
 from penstock_service.core.retry import Retry
 from penstock_service.deliver.control import ControlService
 from penstock_service.deliver.data import DataService
+from penstock_service.deliver.rows import RowsService
 from penstock_service.deliver.server import GrpcServer
 from penstock_service.deliver.session import Limits
 from penstock_service.source.format import ChunkLimits
@@ -122,7 +124,8 @@ class Server:
         self._up["registry"] = True
 
         control = ControlService(operations, self._version)
-        self._grpc = GrpcServer(settings.grpc, self._data, control)
+        rows = RowsService(Indexing(self._library.lookup_reference, self._chunks), settings.frame_bytes)
+        self._grpc = GrpcServer(settings.grpc, self._data, control, rows)
         self._stack.push_async_callback(self._grpc.stop, 0.5)
         grpc_port = await self._grpc.start()
         self._addresses.grpc = _with_port(settings.grpc, grpc_port)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from penstock_proto.v1.splits import TRAIN
 from penstock_service.core.chunk import ChunkValue
 from penstock_service.core.declaration import count_features
 
@@ -185,10 +186,6 @@ class Manifest:
         """The shard (relative path) and the row in it that `position` stands for."""
         shard = int(np.searchsorted(self.shard_start, position, side="right")) - 1
         return str(self.shards["path"][shard]), position - int(self.shard_start[shard])
-
-
-TRAIN = "train"
-"""The split that everything belongs to which names no other, and that is meant where none is named."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,9 @@
 """The control service: what the server is and which datasets it has."""
 
 from collections.abc import Awaitable, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeVar
 
-import grpc
-import grpc.aio
-
-from penstock_proto.v1 import PROTOCOL, codes, control_pb2_grpc
+from penstock_proto.v1 import PROTOCOL, control_pb2_grpc
 from penstock_proto.v1 import control_pb2 as pb
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
@@ -14,19 +11,9 @@ from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
 from penstock_service.core.errors import ServiceError
 from penstock_service.deliver import registered
+from penstock_service.deliver.refusal import Context, refuse
 
-Context: TypeAlias = Any  # grpc.aio.ServicerContext: grpc ships no types
 T = TypeVar("T")
-
-_STATUS = {
-    codes.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
-    codes.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
-    codes.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
-    codes.DATA_ERROR: grpc.StatusCode.DATA_LOSS,
-    codes.SOURCE_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
-    codes.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    codes.UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
-}
 
 
 class Datasets(Protocol):
@@ -102,7 +89,4 @@ async def _answer(call: Awaitable[T], context: Context) -> T:
     try:
         return await call
     except ServiceError as problem:
-        context.set_trailing_metadata((("penstock-code", problem.code),))
-        status = _STATUS.get(problem.code, grpc.StatusCode.INTERNAL)
-        await context.abort(status, str(problem))
-        raise  # never reached: abort raises
+        await refuse(problem, context)

@@ -6,14 +6,16 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
-from penstock_proto.v1 import channel, control_pb2, control_pb2_grpc, data_pb2
+from penstock_proto.v1 import channel, control_pb2, control_pb2_grpc, data_pb2, rows_pb2, rows_pb2_grpc
 from penstock_service.core.errors import Unavailable
 from penstock_service.deliver.control import ControlService
 from penstock_service.deliver.data import DataService
+from penstock_service.deliver.rows import RowsService
 
 _SERVICES = (
     data_pb2.DESCRIPTOR.services_by_name["Data"].full_name,
     control_pb2.DESCRIPTOR.services_by_name["Control"].full_name,
+    rows_pb2.DESCRIPTOR.services_by_name["Rows"].full_name,
 )
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -21,10 +23,11 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 class GrpcServer:
     """start, drain, stop; `stop` may be called twice, or without `start`."""
 
-    def __init__(self, address: str, data: DataService, control: ControlService) -> None:
+    def __init__(self, address: str, data: DataService, control: ControlService, rows: RowsService) -> None:
         self._address = address
         self._data = data
         self._control = control
+        self._rows = rows
         self._server: grpc.aio.Server | None = None
         self._health = HealthServicer()
 
@@ -37,6 +40,7 @@ class GrpcServer:
         self._server = server = grpc.aio.server(options=channel.SERVER)
         server.add_generic_rpc_handlers((self._data.handler(),))
         control_pb2_grpc.add_ControlServicer_to_server(self._control, server)
+        rows_pb2_grpc.add_RowsServicer_to_server(self._rows, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection(
             (*_SERVICES, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME), server

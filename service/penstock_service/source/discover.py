@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from penstock_service.core.dataset import TRAIN
+from penstock_proto.v1.splits import TRAIN
 from penstock_service.core.errors import InvalidRequest, NoRows, SourceUnreadable
 from penstock_service.core.uri import scheme_of
 from penstock_service.source.formats import READABLE, format_of

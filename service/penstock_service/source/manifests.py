@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from penstock_service.core.dataset import TRAIN, DatasetVersion, Manifest, Split
+from penstock_proto.v1.splits import TRAIN, find_split
+from penstock_service.core.dataset import DatasetVersion, Manifest, Split
 from penstock_service.core.errors import DataError, NoRows, NotFound, SourceUnreadable
 from penstock_service.source.discover import Found
 from penstock_service.source.format import ChunkLimits, ProgressCallback, ShardScan
@@ -20,7 +21,6 @@ from penstock_service.source.place import FileState
 from penstock_service.source.registry_db import Row
 from penstock_service.source.required import Required, check_required
 from penstock_service.source.scan import scan, version_of
-from penstock_service.source.splits import find_split
 from penstock_service.source.stores import Stores
 
 log = logging.getLogger(__name__)

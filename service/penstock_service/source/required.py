@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from penstock_proto.v1.splits import find_split
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.source.manifest import load_shard_schemas, load_summary
-from penstock_service.source.splits import find_split
 
 _NAMED = 5
 

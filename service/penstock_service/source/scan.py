@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
-from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, TRAIN, Manifest
+from penstock_proto.v1.splits import TRAIN
+from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, Manifest
 from penstock_service.core.errors import DataError, InvalidRequest, NoRows, SourceChanged
 from penstock_service.core.hashing import short_hash
 from penstock_service.source.cut import pack
@@ -173,7 +174,8 @@ def _one_schema(found: Found, scans: list[ShardScan]) -> tuple[pa.Schema, list[s
     for file, shard in zip(found.files, scans, strict=True):
         schema = shard.schema
         may_lack = _format(file.path).optional_columns
-        if schema is None or (schema == last and (may_lack or not optional)):
+        same = schema is not None and last is not None and schema.equals(last, check_metadata=True)
+        if schema is None or (same and (may_lack or not optional)):
             continue
         last = schema
         if joined is None:

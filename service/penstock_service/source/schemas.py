@@ -9,6 +9,8 @@ from typing import NamedTuple
 import pyarrow as pa
 import pyarrow.types as t
 
+from penstock_proto.v1.marks import kept
+
 
 class ConflictError(Exception):
     """Two types of one column that nothing joins."""
@@ -39,15 +41,18 @@ def plain_type(kind: pa.DataType) -> pa.DataType:
     if t.is_list(kind) or t.is_large_list(kind) or t.is_list_view(kind) or t.is_large_list_view(kind):
         return pa.list_(plain_type(kind.value_type))
     if t.is_struct(kind):
-        return pa.struct([pa.field(f.name, plain_type(f.type)) for f in kind])
+        return pa.struct([pa.field(f.name, plain_type(f.type), metadata=kept(f.metadata)) for f in kind])
     if t.is_map(kind):
         return pa.map_(plain_type(kind.key_type), plain_type(kind.item_type))
     return kind
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """`schema` in plain types, without metadata (pandas, Parquet field ids) in which equal shards may differ."""
-    return pa.schema([pa.field(f.name, plain_type(f.type)) for f in schema])
+    """`schema` in plain types, without metadata (pandas, Parquet field ids) in which equal shards may differ.
+
+    What is kept are our own marks on fields, which say what a column means.
+    """
+    return pa.schema([pa.field(f.name, plain_type(f.type), metadata=kept(f.metadata)) for f in schema])
 
 
 def fixed_row_bytes(schema: pa.Schema) -> float | None:
@@ -87,7 +92,10 @@ def join_schemas(a: pa.Schema, b: pa.Schema, a_optional: bool, b_optional: bool)
         kind = join_types(mine.type, b.field(mine.name).type, mine.name, a_optional and b_optional)
         if kind != mine.type and not t.is_null(mine.type) and not _only_more_fields(mine.type, kind):
             widened.append(Widened(mine.name, mine.type, kind))
-        fields.append(pa.field(mine.name, kind))
+        marks = [kept(mine.metadata), kept(b.field(mine.name).metadata)]
+        if marks[0] != marks[1]:
+            raise ConflictError(mine.name, *(f"{kind} marked {mark or 'as nothing'}" for mark in marks))
+        fields.append(pa.field(mine.name, kind, metadata=marks[0]))
     for theirs in b:
         if theirs.name not in a.names:
             if not a_optional:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from penstock_service.core.dataset import TRAIN
+from penstock_proto.v1.splits import TRAIN
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.errors import InvalidRequest, SourceUnreadable
 from penstock_service.core.nearest import did_you_mean

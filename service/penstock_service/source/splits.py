@@ -2,12 +2,9 @@
 
 import re
 from collections.abc import Iterable
-from typing import Final
 
-from penstock_service.core.dataset import TRAIN
+from penstock_proto.v1.splits import TRAIN, WORDS
 
-_SYNONYMS: Final = ("valid", "val", "validation", "dev")
-WORDS: Final = (TRAIN, *_SYNONYMS, "test")
 _FILE = re.compile(rf"({'|'.join(sorted(WORDS, key=len, reverse=True))})(?![A-Za-z])", re.IGNORECASE | re.ASCII)
 
 
@@ -29,16 +26,3 @@ def split_of(relative: str) -> str:
 def in_order(names: Iterable[str]) -> list[str]:
     """`train` first, then by name."""
     return sorted(set(names), key=lambda name: (name != TRAIN, name))
-
-
-def find_split(wanted: str, names: Iterable[str]) -> str | None:
-    """The split that is meant by `wanted` (empty: train), in any case; val, valid, validation and dev find each other.
-
-    None where there is none, or where several could be meant.
-    """
-    wanted = wanted.lower() or TRAIN
-    names = list(names)
-    if wanted in names:
-        return wanted
-    meant = [name for name in names if wanted in _SYNONYMS and name in _SYNONYMS]
-    return meant[0] if len(meant) == 1 else None
