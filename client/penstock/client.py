@@ -48,6 +48,7 @@ class Client(Registry):
         self,
         name: str,
         *,
+        split: str = "train",
         columns: Sequence[str] | None = None,
         output: DatasetOutput = "torch",
         ragged: bool = False,
@@ -61,6 +62,7 @@ class Client(Registry):
 
         Args:
             name: NAME or NAME@VERSION.
+            split: val, valid, validation and dev find each other. See docs/datasets.md.
             columns: which, in this order; None: all, strings and binaries too.
             output: "torch", "mlx" or "numpy": a row is a dict of one row's tensors, several rows are a `Batch`.
                 "arrow" and "rows": a row is a dict of Python values; several are a `pyarrow.RecordBatch`, or a list of
@@ -72,7 +74,7 @@ class Client(Registry):
             InvalidRequest: a column that is not there.
             ConversionError: a column that has no form as a tensor, with its type and the cures.
         """
-        info = self.get(name)
+        info = self.get(name).of_split(split)
         form = Form(output, ragged, nulls, dict(fill or {}), dict(sparse or {}))
         return Dataset.of(info, StoredRows.of(self._link, info, columns), form)
 
@@ -82,6 +84,7 @@ class Client(Registry):
         self,
         dataset: Datasets,
         *,
+        split: str = "train",
         batch_size: int | None = None,
         global_batch_size: int | None = None,
         seed: int | None = 0,
@@ -121,6 +124,7 @@ class Client(Registry):
         """Subscribe to a dataset ("NAME" or "NAME@VERSION"), several, or a mixture `{"web": 0.7, "code": 0.3}`.
 
         Args:
+            split: of each dataset; val, valid, validation and dev find each other. See docs/datasets.md.
             batch_size: rows of a step at this rank.
             global_batch_size: rows of a step over all ranks, instead; must be divisible by the world size.
             seed: with the epoch it decides the order. None: the server draws one for the whole job and writes it down
@@ -175,6 +179,7 @@ class Client(Registry):
             reshuffle=reshuffle,
             weight_by=weight_by,
             rows=json.dumps(list(rows)) if rows else "",
+            split=split,
         )
         share = Share(world, batch_rows, last, columns, output == "arrow", replica, row_ids, target_rows_per_s)
         delivery = Delivery(

@@ -230,6 +230,8 @@ class Puller:
         self._cursor = Cursor.from_json(opened.cursor)
         self.clock.transport = opened.transport
         if not self._connected_once:
+            for note in opened.notes:
+                _log.warning("%s", note)
             _log.info("connected to %s (%s): plan %s", self._link.target, opened.server, opened.plan)
         self._connected_once = True
 

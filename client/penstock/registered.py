@@ -1,16 +1,32 @@
 """Datasets as the server has them, and what its registry answers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import pyarrow as pa
 
+from penstock.errors import DatasetNotFound
 from penstock_proto.v1 import control_pb2 as pb
+from penstock_proto.v1.splits import TRAIN, find_split
+
+
+@dataclass(frozen=True)
+class SplitInfo:
+    """One split of a dataset, in numbers: rows and bytes as stored, over `shards` files."""
+
+    name: str
+    rows: int
+    bytes: int
+    shards: int
+    schema: pa.Schema
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """A dataset as the server has it. `rows` and `bytes` are those stored, over `shards` files."""
+    """A dataset as the server has it. `rows` and `bytes` are those stored, over `shards` files.
+
+    They and the schema are those of the split `train`, or of the first one; `splits` has all.
+    """
 
     name: str
     version: str
@@ -27,6 +43,8 @@ class DatasetInfo:
     metric: str = ""
     target: tuple[str, ...] = ()  # columns to be predicted
     features: int = 0  # number of top-level columns less those of the target
+    splits: tuple[SplitInfo, ...] = ()
+    split: str = TRAIN  # that the numbers and the schema are about
 
     @classmethod
     def of(cls, message: pb.Dataset) -> Self:
@@ -46,6 +64,37 @@ class DatasetInfo:
             metric=message.metric,
             target=tuple(message.target),
             features=message.features,
+            split=next((s.name for s in message.splits), TRAIN),
+            splits=tuple(
+                SplitInfo(s.name, s.rows, s.size, s.shards, pa.ipc.read_schema(pa.py_buffer(s.schema)))
+                for s in message.splits
+            ),
+        )
+
+    @property
+    def reference(self) -> str:
+        """NAME@VERSION, or NAME@VERSION:SPLIT for other splits than train."""
+        return f"{self.name}@{self.version}" + ("" if self.split == TRAIN else f":{self.split}")
+
+    def of_split(self, wanted: str) -> Self:
+        """The same with the numbers and the schema of one split; val, valid, validation and dev find each other.
+
+        Raises:
+            DatasetNotFound: there is none, or several could be meant; with those that there are.
+        """
+        name = find_split(wanted, [split.name for split in self.splits])
+        found = next((split for split in self.splits if split.name == name), None)
+        if found is None:
+            have = ", ".join(f"{split.name} ({split.rows} rows)" for split in self.splits)
+            raise DatasetNotFound(f"dataset {self.name}@{self.version} has no split {wanted!r}; it has {have}")
+        return replace(
+            self,
+            split=found.name,
+            rows=found.rows,
+            bytes=found.bytes,
+            shards=found.shards,
+            schema=found.schema,
+            features=len([column for column in found.schema.names if column not in self.target]),
         )
 
 

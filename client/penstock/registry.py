@@ -1,7 +1,7 @@
 """What a client may ask of the server's registry of datasets."""
 
 import builtins
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from penstock.errors import InvalidRequest
@@ -65,8 +65,10 @@ class Registry:
     def register(
         self,
         name: str,
-        path: str,
+        path: str | Sequence[str],
         *,
+        shards: str = "",
+        required: Mapping[str, Sequence[str]] | None = None,
         description: str | None = None,
         task: Task | None = None,
         tags: str | Sequence[str] | None = None,
@@ -82,6 +84,10 @@ class Registry:
 
         Args:
             name: empty: the spec's, else made from the path.
+            path: one, or several of the same dataset.
+            shards: of each path, only those with these numbers in their names, such as "0-99,120-"; the same as to
+                write PATH#0-99,120-.
+            required: by split, columns that each of its files must have.
             task: the task type.
             tags, target: one or several; the target is the column or columns to be predicted.
             rows, features: what you expect to be found; features are top-level columns less those of the target.
@@ -96,7 +102,8 @@ class Registry:
                 raise InvalidRequest(f"{what}={number}: must be 0 or more")
         request = pb.RegisterDatasetRequest(
             name=name,
-            path=path,
+            paths=[f"{one}#{shards}" if shards else one for one in ([path] if isinstance(path, str) else path)],
+            required=[pb.Columns(split=split, columns=columns) for split, columns in (required or {}).items()],
             description=description,
             task=task,
             tags=_words(tags),

@@ -32,7 +32,7 @@ class StoredRows:
     """The rows of one dataset version. Picklable: nothing of a connection is in it."""
 
     link: Link
-    dataset: str  # NAME@VERSION
+    dataset: str  # NAME@VERSION, NAME@VERSION:SPLIT
     columns: tuple[str, ...]
     schema: pa.Schema  # of the pages
     rows: int
@@ -40,7 +40,7 @@ class StoredRows:
     @classmethod
     def of(cls, link: Link, info: DatasetInfo, columns: Sequence[str] | None) -> Self:
         """Those of a dataset as the server described it; raises InvalidRequest for a column that is not there."""
-        named = f"{info.name}@{info.version}"
+        named = info.reference
         have = info.schema.names
         wanted = list(have if columns is None else columns)
         if isinstance(columns, str):

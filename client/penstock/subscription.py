@@ -34,6 +34,7 @@ class Order:
     reshuffle: bool = True
     weight_by: WeightBy = "rows"
     rows: str = ""  # row transforms, JSON
+    split: str = "train"
 
     def __post_init__(self) -> None:
         if not self.sources():
@@ -58,7 +59,7 @@ class Order:
 
     def message(self) -> pb.StreamSpec:
         return pb.StreamSpec(
-            sources=[pb.Source(dataset=name, weight=weight) for name, weight in self.sources()],
+            sources=[pb.Source(dataset=name, weight=weight, split=self.split) for name, weight in self.sources()],
             seed=self.seed,
             unshuffled=not self.shuffle,
             pool_rows=self.pool_rows,

@@ -1,5 +1,6 @@
 """A small `Operations`, made of the real words."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -125,7 +126,8 @@ class SmallOperations:
             if text in v.name + v.description and task in ("", v.task) and (not tag or tag in v.tags)
         ]
 
-    async def register(self, name: str, path: str, said: Declaration) -> DatasetVersion:
+    async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion:
+        path = path if isinstance(path, str) else path[0]
         name = name or path.rsplit("/", 1)[-1]
         self.held[name] = a_version(name, path, said.description or "", said.tags or ())
         self.said = said

@@ -64,6 +64,7 @@ def test_datasets_are_listed_with_schema_and_counts(operations: "SmallOperations
             {"name": "age", "type": "double", "nullable": True},
             {"name": "id", "type": "int64", "nullable": False},
         ],
+        "splits": [],
         "description": "who survived",
         "task": "binary",
         "tags": ["binary"],

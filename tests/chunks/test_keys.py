@@ -5,13 +5,18 @@ import hypothesis.strategies as st
 import pyarrow as pa
 from hypothesis import given
 
-from penstock_service.chunks.keys import VersionKeys
+from penstock_service.chunks.keys import VersionKeys, owner_of
 from penstock_service.core.dataset import SLICES_SCHEMA, DatasetVersion, Manifest
 from tests.chunks.makers import dataset
 
 
 def keys(version: DatasetVersion, semantics: dict[str, int] | None = None) -> list[str]:
     return list(VersionKeys(version, semantics or {}).all_keys())
+
+
+def units_of(slices: list[dict[str, int]], chunk: int) -> list[tuple[int, int]]:
+    """Shard and unit of each slice of a chunk."""
+    return [(s["shard"], s["unit"]) for s in slices if s["chunk"] == chunk]
 
 
 def changed(version: DatasetVersion, column: str, value: object) -> DatasetVersion:
@@ -33,7 +38,14 @@ def test_chunks_read_together_are_those_of_the_manifest(steps: list[tuple[int, i
     toy = dataset(Path("/tmp"), [])  # noqa: S108 - nothing is read there
     manifest = Manifest(toy.manifest.shards, pa.Table.from_pylist(rows, schema=SLICES_SCHEMA))
     version = VersionKeys(replace(toy, manifest=manifest), {})
-    assert [version.read_with(c) for c in range(chunk + 1)] == [manifest.chunks_read_with(c) for c in range(chunk + 1)]
+    for c in range(chunk + 1):
+        first, end = version.read_with(c)[0], version.read_with(c)[-1]
+        assert c in version.read_with(c)
+        assert version.read_with(c) == manifest.chunks_read_with(c)
+        for a in range(first, end):  # what is read together hangs together, and nothing else does
+            assert units_of(rows, a)[-1] == units_of(rows, a + 1)[0]
+        assert first == 0 or units_of(rows, first - 1)[-1] != units_of(rows, first)[0]
+        assert end == chunk or units_of(rows, end)[-1] != units_of(rows, end + 1)[0]
 
 
 def test_every_chunk_has_a_key_of_its_own_that_does_not_depend_on_where_the_dataset_lies(tmp_path: Path) -> None:
@@ -72,3 +84,10 @@ def test_more_shards_than_are_digested_together(tmp_path: Path) -> None:
 
 def test_a_dataset_without_chunks(tmp_path: Path) -> None:
     assert keys(dataset(tmp_path, [])) == []
+
+
+def test_splits_of_one_dataset_are_told_apart_and_chunks_of_equal_content_shared(tmp_path: Path) -> None:
+    train = dataset(tmp_path, [2, 1])
+    test = replace(train, split="test")
+    assert owner_of(train) != owner_of(test)
+    assert keys(train) == keys(test)

@@ -255,7 +255,9 @@ def test_too_many_sessions_are_refused_with_the_limit(serve: Serve, tmp_path: Pa
 # -- Ctrl-C ----------------------------------------------------------------------------------------------------------
 
 WAITING = """
+import signal
 import penstock
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are started with it ignored
 client = penstock.connect({target!r})
 stream = client.stream("titanic", batch_size=8, output="numpy")
 for batch in stream:
@@ -265,7 +267,7 @@ for batch in stream:
 """
 
 
-@pytest.mark.parametrize("wait", ["input()", "while True:\n    next(iter(client.stream('titanic', batch_size=8)))"])
+@pytest.mark.parametrize("wait", ["input()", "while True:\n    for batch in stream:\n        pass"])
 def test_ctrl_c_ends_a_trainer_at_once(line: Running, wait: str) -> None:
     trainer = subprocess.Popen(
         [sys.executable, "-c", WAITING.format(target=line.target, wait=wait)],

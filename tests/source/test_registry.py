@@ -165,10 +165,16 @@ def test_a_crash_between_manifest_and_row_leaves_nothing_that_is_seen(tmp_path: 
 def test_a_lost_manifest_is_made_again_by_registering(tmp_path: Path, registry: Registry) -> None:
     data = make(tmp_path, "d")
     version = registry.register("d", str(data)).version
-    for folder in (tmp_path / "state" / "manifests").iterdir():
-        shutil.rmtree(folder)
-    assert registry.register("d", str(data)).version == version
-    assert registry.get("d").manifest.rows == 3
+    for lost in ("", "splits.json", "train/shards.arrow", "train/slices.arrow", "train/scans.arrow"):
+        (folder,) = (tmp_path / "state" / "manifests").iterdir()
+        if (folder / lost).is_dir():
+            shutil.rmtree(folder)
+        else:
+            (folder / lost).unlink()
+        if lost == "train/scans.arrow":  # only the next scan would miss it
+            (data / "b.csv").write_text("x\n")
+        assert registry.register("d", str(data)).manifest.rows == 3
+    assert registry.get(f"d@{version}").manifest.rows == 3
 
 
 def test_many_threads_may_register_read_and_remove(tmp_path: Path, registry: Registry) -> None:
@@ -250,3 +256,39 @@ def test_changed_files_are_listed_and_a_touched_one_is_no_change(tmp_path: Path,
         (data / f"{i}.csv").unlink(missing_ok=True)
     with pytest.raises(SourceChanged, match=r"9 of 9 .* 4\.csv \(gone\) and 4 more"):
         check_unchanged(dataset)
+
+
+def test_a_new_file_is_scanned_alone_and_the_result_is_that_of_a_whole_scan(tmp_path: Path, registry: Registry) -> None:
+    data = tmp_path / "d"
+    data.mkdir()
+    for i in range(5):
+        (data / f"{i}.jsonl").write_text(f'{{"x": {i}}}\n' * 3)
+    (data / "test.csv").write_text("y\n1\n")
+    registry.register("d", str(data))
+    (data / "2a.jsonl").write_text('{"x": 0.5, "z": "new"}\n')
+    (data / "3.jsonl").write_text('{"x": 33}\n')
+    (data / "4.jsonl").unlink()
+    looked_at: list[tuple[int, int, int, int]] = []
+    registry.register("d", str(data), progress=lambda *numbers: looked_at.append(numbers))
+    assert looked_at[-1] == (33, 33, 2, 2)  # bytes and shards of the two files that are new or changed
+    other = Registry(tmp_path / "other")
+    other.register("d", str(data))
+    for split in ("train", "test"):
+        again, whole = registry.get("d", split), other.get("d", split)
+        assert (again.version, again.schema, again.splits) == (whole.version, whole.schema, whole.splits)
+        assert again.manifest.shards.equals(whole.manifest.shards)
+        assert again.manifest.slices.equals(whole.manifest.slices)
+    assert registry.notes("d") == other.notes("d")
+    other.close()
+
+
+def test_what_another_release_scanned_otherwise_is_scanned_again(
+    tmp_path: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = make(tmp_path, "d")
+    registry.register("d", str(data))
+    scans: list[int] = []
+    monkeypatch.setattr("penstock_service.source.manifests.SEMANTICS", {"csv": 2})
+    for _ in range(2):
+        registry.register("d", str(data), progress=lambda *numbers: scans.append(numbers[2]))
+    assert scans.count(1) == 1  # the second time it is known

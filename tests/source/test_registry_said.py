@@ -124,7 +124,7 @@ def test_a_lost_manifest_costs_its_own_dataset_only(
     registry.register("lost", make(tmp_path))
     (only,) = (tmp_path / "state" / "manifests").iterdir()
     registry.register("kept", make(tmp_path, name="e"))
-    (only / "shards.arrow").unlink()
+    (only / "train" / "shards.arrow").unlink()
     for found in (registry.list(), registry.search("a")):
         assert [d.name for d in found] == ["kept"]
     assert "is not listed: manifest" in caplog.text

@@ -62,7 +62,7 @@ def test_the_version_follows_content_and_path_but_not_time_or_place(suffix: str,
         (tmp_path / folder).mkdir()
         WRITERS[suffix](TABLE.slice(0, rows), tmp_path / folder / f"{name}{suffix}")
         scanned = scan_path(tmp_path / folder)
-        versions.append(version_of(scanned.schema, scanned.manifest.shards))
+        versions.append(version_of(scanned.splits))
     assert versions[0] == versions[1]
     assert len(set(versions)) == 3
 

@@ -23,7 +23,7 @@ class ServerInfo(_message.Message):
     def __init__(self, version: _Optional[str] = ..., protocol_min: _Optional[int] = ..., protocol_max: _Optional[int] = ..., capabilities: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Dataset(_message.Message):
-    __slots__ = ("name", "version", "path", "rows", "size", "shards", "schema", "description", "tags", "registered_at", "formats", "task", "metric", "target", "features")
+    __slots__ = ("name", "version", "path", "rows", "size", "shards", "schema", "description", "tags", "registered_at", "formats", "task", "metric", "target", "features", "splits")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class Dataset(_message.Message):
     METRIC_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    SPLITS_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
     path: str
@@ -54,10 +55,25 @@ class Dataset(_message.Message):
     metric: str
     target: _containers.RepeatedScalarFieldContainer[str]
     features: int
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ..., shards: _Optional[int] = ..., schema: _Optional[bytes] = ..., description: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., registered_at: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., task: _Optional[str] = ..., metric: _Optional[str] = ..., target: _Optional[_Iterable[str]] = ..., features: _Optional[int] = ...) -> None: ...
+    splits: _containers.RepeatedCompositeFieldContainer[Split]
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., path: _Optional[str] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ..., shards: _Optional[int] = ..., schema: _Optional[bytes] = ..., description: _Optional[str] = ..., tags: _Optional[_Iterable[str]] = ..., registered_at: _Optional[str] = ..., formats: _Optional[_Iterable[str]] = ..., task: _Optional[str] = ..., metric: _Optional[str] = ..., target: _Optional[_Iterable[str]] = ..., features: _Optional[int] = ..., splits: _Optional[_Iterable[_Union[Split, _Mapping]]] = ...) -> None: ...
+
+class Split(_message.Message):
+    __slots__ = ("name", "rows", "size", "shards", "schema")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SHARDS_FIELD_NUMBER: _ClassVar[int]
+    SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    rows: int
+    size: int
+    shards: int
+    schema: bytes
+    def __init__(self, name: _Optional[str] = ..., rows: _Optional[int] = ..., size: _Optional[int] = ..., shards: _Optional[int] = ..., schema: _Optional[bytes] = ...) -> None: ...
 
 class RegisterDatasetRequest(_message.Message):
-    __slots__ = ("name", "path", "description", "tags", "task", "metric", "target", "rows", "features")
+    __slots__ = ("name", "path", "description", "tags", "task", "metric", "target", "rows", "features", "paths", "required")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PATH_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +83,8 @@ class RegisterDatasetRequest(_message.Message):
     TARGET_FIELD_NUMBER: _ClassVar[int]
     ROWS_FIELD_NUMBER: _ClassVar[int]
     FEATURES_FIELD_NUMBER: _ClassVar[int]
+    PATHS_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
     name: str
     path: str
     description: str
@@ -76,7 +94,17 @@ class RegisterDatasetRequest(_message.Message):
     target: Words
     rows: int
     features: int
-    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., description: _Optional[str] = ..., tags: _Optional[_Union[Words, _Mapping]] = ..., task: _Optional[str] = ..., metric: _Optional[str] = ..., target: _Optional[_Union[Words, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[int] = ...) -> None: ...
+    paths: _containers.RepeatedScalarFieldContainer[str]
+    required: _containers.RepeatedCompositeFieldContainer[Columns]
+    def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., description: _Optional[str] = ..., tags: _Optional[_Union[Words, _Mapping]] = ..., task: _Optional[str] = ..., metric: _Optional[str] = ..., target: _Optional[_Union[Words, _Mapping]] = ..., rows: _Optional[int] = ..., features: _Optional[int] = ..., paths: _Optional[_Iterable[str]] = ..., required: _Optional[_Iterable[_Union[Columns, _Mapping]]] = ...) -> None: ...
+
+class Columns(_message.Message):
+    __slots__ = ("split", "columns")
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    split: str
+    columns: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, split: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Words(_message.Message):
     __slots__ = ("words",)

@@ -93,12 +93,14 @@ class StreamSpec(_message.Message):
     def __init__(self, sources: _Optional[_Iterable[_Union[Source, _Mapping]]] = ..., seed: _Optional[int] = ..., unshuffled: bool = ..., pool_rows: _Optional[int] = ..., pool_bytes: _Optional[int] = ..., refill_below: _Optional[float] = ..., start: _Optional[str] = ..., until: _Optional[str] = ..., epoch_rows: _Optional[int] = ..., same_every_epoch: bool = ..., rows: _Optional[str] = ..., weight_by: _Optional[str] = ...) -> None: ...
 
 class Source(_message.Message):
-    __slots__ = ("dataset", "weight")
+    __slots__ = ("dataset", "weight", "split")
     DATASET_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
     dataset: str
     weight: float
-    def __init__(self, dataset: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+    split: str
+    def __init__(self, dataset: _Optional[str] = ..., weight: _Optional[float] = ..., split: _Optional[str] = ...) -> None: ...
 
 class View(_message.Message):
     __slots__ = ("global_batch", "rank", "world_size", "replica", "last", "columns", "text", "row_ids", "target_rows_per_s")
@@ -139,7 +141,7 @@ class Close(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "datasets", "seed")
+    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "datasets", "seed", "notes")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -152,6 +154,7 @@ class Opened(_message.Message):
     CURSOR_FIELD_NUMBER: _ClassVar[int]
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
+    NOTES_FIELD_NUMBER: _ClassVar[int]
     session: str
     schema: bytes
     fingerprint: str
@@ -164,7 +167,8 @@ class Opened(_message.Message):
     cursor: str
     datasets: _containers.RepeatedScalarFieldContainer[str]
     seed: int
-    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ...) -> None: ...
+    notes: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Filling(_message.Message):
     __slots__ = ("rows", "of", "stage")

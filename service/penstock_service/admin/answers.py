@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Annotated
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from penstock_proto.v1.tasks import TASKS
@@ -20,7 +21,17 @@ class Column(BaseModel):
     nullable: bool
 
 
+class Split(BaseModel):
+    name: str
+    rows: int
+    bytes: int = Field(description="as stored")
+    shards: int
+    columns: list[Column]
+
+
 class Dataset(BaseModel):
+    """Rows, bytes, shards, chunks, formats and columns are those of the split `train`, or of the first one."""
+
     name: str
     version: str
     path: str
@@ -30,6 +41,7 @@ class Dataset(BaseModel):
     chunks: int
     formats: list[str]
     columns: list[Column]
+    splits: list[Split]
     description: str
     task: str = Field(description=f"one of {', '.join(TASKS)}, or empty: not told")
     tags: list[str]
@@ -50,7 +62,11 @@ class Dataset(BaseModel):
             shards=manifest.shards.num_rows,
             chunks=manifest.chunks,
             formats=list(version.formats),
-            columns=[Column(name=f.name, type=str(f.type), nullable=f.nullable) for f in version.schema],
+            columns=_columns(version.schema),
+            splits=[
+                Split(name=s.name, rows=s.rows, bytes=s.bytes, shards=s.shards, columns=_columns(s.schema))
+                for s in version.splits
+            ],
             description=version.description,
             task=version.task,
             tags=list(version.tags),
@@ -59,6 +75,10 @@ class Dataset(BaseModel):
             features=version.features,
             registered_at=version.registered_at,
         )
+
+
+def _columns(schema: pa.Schema) -> list[Column]:
+    return [Column(name=f.name, type=str(f.type), nullable=f.nullable) for f in schema]
 
 
 class Datasets(BaseModel):
@@ -71,7 +91,10 @@ class Registration(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     path: Annotated[
-        str, Field(min_length=1, description="on the server's machine: a file, a folder, a glob or a spec (.yaml)")
+        str | list[str],
+        Field(
+            min_length=1, description="on the server's machine: a file, a folder, a glob, a spec (.yaml), or several"
+        ),
     ]
     name: str = Field(default="", description="empty: the spec's, else made from the path")
     description: str | None = None
@@ -81,6 +104,7 @@ class Registration(BaseModel):
     target: list[str] | None = Field(default=None, description="columns to be predicted")
     rows: int | None = Field(default=None, description="refused if others are found")
     features: int | None = Field(default=None, description="refused if others are found")
+    required: dict[str, list[str]] = Field(default={}, description="by split, columns that each of its files must have")
 
     def said(self) -> Declaration:
         return Declaration(
@@ -91,6 +115,7 @@ class Registration(BaseModel):
             target=None if self.target is None else tuple(self.target),
             rows=self.rows,
             features=self.features,
+            required={split: tuple(columns) for split, columns in self.required.items()} or None,
         )
 
 

@@ -85,7 +85,11 @@ def _diff(a: Name, b: Name, http: Http = None, as_json: Json = False) -> None:
 
 def _register(
     dataset: Annotated[
-        str, typer.Argument(metavar="[NAME=]PATH", help="a file, a folder, a glob or a spec (NAME.penstock.yaml)")
+        str,
+        typer.Argument(
+            metavar="[NAME=]PATH",
+            help="a file, a folder, a glob or a spec (NAME.penstock.yaml); PATH#0-99 takes some shards",
+        ),
     ],
     description: Annotated[str | None, typer.Option()] = None,
     task: Task = None,
@@ -94,6 +98,10 @@ def _register(
     target: Targets = None,
     rows: Annotated[int | None, typer.Option(help="refused if others are found")] = None,
     features: Annotated[int | None, typer.Option(help="columns less targets; refused if others are found")] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[SPLIT:]COLUMN", help="each file must have it; may be given several times"),
+    ] = None,
     http: Http = None,
     as_json: Json = False,
 ) -> None:
@@ -113,7 +121,11 @@ def _register(
         "metric": metric,
         "target": target or None,
     }
-    said |= {"rows": rows, "features": features}
+    required: dict[str, list[str]] = {}
+    for one in require or []:
+        split, _, column = one.rpartition(":")
+        required.setdefault(split, []).append(column)
+    said |= {"rows": rows, "features": features, "required": required or None}
     show_one(server.register(wanted.name or "", path, {k: v for k, v in said.items() if v is not None}), as_json)
 
 

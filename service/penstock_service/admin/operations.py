@@ -1,5 +1,6 @@
 """What the admin side may ask of the running server. `app.py` implements it; the tests have one of their own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,7 +39,7 @@ class Operations(Protocol):
     async def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[DatasetVersion]:
         """All datasets, or those that hold `text`, are of the task type `task` and carry `tag`."""
 
-    async def register(self, name: str, path: str, said: Declaration) -> DatasetVersion:
+    async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion:
         """Scans `path` (on this machine), or what the spec there describes. An empty name: the spec's, or made from
         the path."""
 

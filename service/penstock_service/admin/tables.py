@@ -58,6 +58,18 @@ def print_dataset(dataset: Mapping[str, Any]) -> None:
     ]
     _print(None, facts)
     print()
+    if len(dataset["splits"]) > 1:
+        _print(
+            ("SPLIT", ">ROWS", ">SHARDS", ">SIZE", "COLUMNS"),
+            [
+                (
+                    *(s["name"], f"{s['rows']:,}", f"{s['shards']:,}", readable_bytes(s["bytes"])),
+                    ", ".join(c["name"] for c in s["columns"]),
+                )
+                for s in dataset["splits"]
+            ],
+        )
+        print()
     _print(
         ("COLUMN", "TYPE", "NULLS"),
         [(c["name"], c["type"], "yes" if c["nullable"] else "no") for c in dataset["columns"]],

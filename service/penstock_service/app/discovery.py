@@ -18,6 +18,7 @@ from penstock_service.core.discovery import Child, Discovery
 from penstock_service.core.errors import InvalidRequest, ServiceError
 from penstock_service.source.children import Candidate, children
 from penstock_service.source.discover import Found, discover
+from penstock_service.source.ranges import split_ranges
 from penstock_service.source.registry import Registered, Registry
 
 SETTLED_SECONDS: Final = 2.0
@@ -156,6 +157,7 @@ def _age(found: Found) -> float:
 
 def _is_gone(path: str) -> bool:
     """Is there nothing any more at the path of a dataset? Other places are believed to be there."""
+    path = split_ranges(path)[0]
     if "://" in path or os.path.lexists(path):
         return False
     return not glob.glob(path)  # noqa: PTH207  as the source does it

@@ -1,7 +1,7 @@
 """What operators may ask of the running server: implements `admin.operations.Operations`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -66,7 +66,7 @@ class ServerOperations:
     async def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[DatasetVersion]:
         return await self._library.datasets(text, task, tag)
 
-    async def register(self, name: str, path: str, said: Declaration) -> DatasetVersion:
+    async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion:
         return await self._library.register(name, path, said)
 
     async def dataset(self, name: str) -> DatasetVersion:

@@ -29,7 +29,6 @@ from penstock_service.chunks.store import Store
 from penstock_service.config import Settings
 from penstock_service.config.addresses import host_and_port
 from penstock_service.core.channel import Bound, Counters
-from penstock_service.core.declaration import Declaration
 from penstock_service.core.feed import Opening
 from penstock_service.core.plan import PoolDefaults
 from penstock_service.core.retry import Retry
@@ -39,6 +38,7 @@ from penstock_service.deliver.rows import RowsService
 from penstock_service.deliver.server import GrpcServer
 from penstock_service.deliver.session import Limits
 from penstock_service.source.format import ChunkLimits
+from penstock_service.source.formats import SEMANTICS
 from penstock_service.source.registry import Registry
 from penstock_service.source.stores import Stores
 
@@ -87,6 +87,7 @@ class Server:
             Store(settings.store_dir, settings.store_bytes),
             _executor(settings),
             Bound("read_ahead", settings.read_ahead_bytes),
+            semantics=SEMANTICS,
         )
         self._data = DataService(
             self._subscribe,
@@ -116,15 +117,14 @@ class Server:
         self._stack.push_async_callback(self._subscriptions.stop)
         operations = self._operations()
         await self._web.start(make_http(operations, address=settings.http))
-        for argument in settings.dataset_arguments:
-            await self._library.register(argument.name or "", argument.path, Declaration())
+        await self._library.register_all(settings.dataset_arguments)
         if settings.discover is not None:
             await self._discoverer.look()
             self._discoverer.start()
         self._up["registry"] = True
 
         control = ControlService(operations, self._version)
-        rows = RowsService(Indexing(self._library.lookup, self._chunks), settings.frame_bytes)
+        rows = RowsService(Indexing(self._library.lookup_reference, self._chunks), settings.frame_bytes)
         self._grpc = GrpcServer(settings.grpc, self._data, control, rows)
         self._stack.push_async_callback(self._grpc.stop, 0.5)
         grpc_port = await self._grpc.start()

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, Final, cast
@@ -17,16 +17,17 @@ from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.errors import CursorMismatch, InvalidRequest
+from penstock_service.core.errors import CursorMismatch, InvalidRequest, NoRows
 from penstock_service.core.feed import Opening
 from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Start, Until
 from penstock_service.core.segment import ChunkSource
 from penstock_service.mix.mixer import Mixer
+from penstock_service.mix.overlap import shared_files
 from penstock_service.mix.stream import Stream, StreamWish, WeightBy, settle
 from penstock_service.transform.chain import Chain, parse
 
-Lookup = Callable[[str], Awaitable[DatasetVersion]]
-"""A dataset version by NAME or NAME@VERSION, whose files are as they were."""
+Lookup = Callable[[str, str], Awaitable[DatasetVersion]]
+"""A split of a dataset version by NAME or NAME@VERSION, whose files are as they were."""
 
 _IDLE_REMEMBERED: Final = 4
 
@@ -68,9 +69,11 @@ class Subscriptions:
             world_size=request.view.world_size,
             last=cast(Last, request.view.last or "short"),
         )
+        notes: list[str] = []
         cursor = _cursor(request.cursor)
-        wish = await self._wish(request, cursor)
+        wish = await self._wish(request, cursor, notes)
         stream = await settle(wish, self._chunks, self._defaults, _carried_plan(cursor))
+        notes.extend(await asyncio.to_thread(shared_files, stream.sources))
         self._check_step(view, stream)
         mixer = await self._mixer(stream)
         at = self._begin(request, stream, view, cursor)
@@ -87,6 +90,8 @@ class Subscriptions:
         self._readers[stream.key] += 1
         held.callback(self._left, stream.key)
         fetch = Fetch(mixer, self._chunks, schema, request.view.row_ids)
+        for note in notes:
+            _log.warning("stream %s: %s", request.name, note)
         _log.info(
             "stream %s: pool of %d rows, %d leave at a time, up to %d cycles; seed %d",
             *(request.name, stream.plan.pool_rows, stream.plan.drain, stream.plan.cycles, stream.seed),
@@ -100,7 +105,8 @@ class Subscriptions:
             rows=None if stream.may_drop else mixer.rows,
             steps=None if stream.may_drop else view.steps_of(mixer.rows),
             seed=stream.seed,
-            datasets=tuple(f"{s.name}@{s.version}" for s in stream.sources),
+            datasets=tuple(s.reference for s in stream.sources),
+            notes=tuple(notes),
             close=held.close,
         )
 
@@ -114,7 +120,7 @@ class Subscriptions:
             await mixer.stop()
         self._mixers.clear()
 
-    async def _wish(self, request: pb.Open, cursor: Cursor | None) -> StreamWish:
+    async def _wish(self, request: pb.Open, cursor: Cursor | None, notes: list[str]) -> StreamWish:
         spec = request.stream
         chain = await asyncio.to_thread(parse, spec.rows, self._python_modules)
         pool = PoolWish(
@@ -123,9 +129,10 @@ class Subscriptions:
             refill_below=spec.refill_below if spec.HasField("refill_below") else None,
             start=cast(Start, spec.start or "ramp"),
         )
+        sources = await self._sources(spec.sources, chain, notes)
         return StreamWish(
-            sources=tuple([await self._source(s.dataset, chain) for s in spec.sources]),
-            weights=tuple(s.weight if s.HasField("weight") else None for s in spec.sources),
+            sources=tuple(dataset for dataset, _ in sources),
+            weights=tuple(weight for _, weight in sources),
             seed=await self._seed(request, cursor),
             shuffle=not spec.unshuffled,
             pool=pool,
@@ -135,9 +142,24 @@ class Subscriptions:
             weight_by=cast(WeightBy, spec.weight_by or "rows"),
         )
 
-    async def _source(self, name: str, chain: Chain) -> DatasetVersion:
-        dataset = await self._lookup(name)
-        return dataset.transformed(chain) if chain else dataset
+    async def _sources(
+        self, named: Sequence[pb.Source], chain: Chain, notes: list[str]
+    ) -> list[tuple[DatasetVersion, float | None]]:
+        """Datasets and their weights. One without rows among full ones weighs 0, and is noted."""
+        found = []
+        empty: NoRows | None = None
+        for source in named:
+            try:
+                dataset = await self._lookup(source.dataset, source.split)
+            except NoRows as nothing:
+                empty = nothing
+                notes.append(f"{source.dataset} weighs 0: {nothing}")
+            else:
+                dataset = dataset.transformed(chain) if chain else dataset
+                found.append((dataset, source.weight if source.HasField("weight") else None))
+        if empty is not None and not found:
+            raise empty
+        return found
 
     async def _seed(self, request: pb.Open, cursor: Cursor | None) -> int:
         """The seed asked for, else that of the cursor, else one drawn for the whole job."""
@@ -201,7 +223,7 @@ def _claim(view: View, replica: int, stream: Stream, at: Cursor) -> Claim:
         ("global batch", view.global_batch),
         ("last", view.last),
         ("seed", stream.seed),
-        ("datasets", tuple(f"{s.name}@{s.version}" for s in stream.sources)),
+        ("datasets", tuple(s.reference for s in stream.sources)),
         ("order", tuple(stream.fingerprint().values())),
     )
     return Claim(view.rank, replica, (at.epoch, at.segment, at.taken), facts)

@@ -72,7 +72,7 @@ class UnitJob:
         if not missing or self.stopping:
             return None
         dataset = version.dataset
-        return Work(version.task(missing), tuple(version.keys(missing)), f"{dataset.name}@{dataset.version}")
+        return Work(version.task(missing), tuple(version.keys(missing)), dataset.reference)
 
     def _find(self, chunks: Sequence[tuple[int, str]]) -> list[int]:
         """What is not there. Another server, or another version with the same chunks, may have made some meanwhile."""

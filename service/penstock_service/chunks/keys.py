@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from penstock_service.core.dataset import I64, DatasetVersion, ReadTask
 
-Owner = tuple[str, str, str]  # name, version, root: what tells one dataset version from another in this process
+Owner = tuple[str, str, str]  # label, version, root: what tells one list of shards from another in this process
 UnitId = tuple[Owner, int]  # the first chunk of those that one reading gives
 
 _BLOCK: Final = 1024  # shards whose digests are made together
@@ -24,7 +24,7 @@ _CUT: Final = ("unit", "unit_row", "rows", "offset", "length")
 
 def owner_of(dataset: DatasetVersion) -> Owner:
     chain = f"+{dataset.chain.fingerprint}" if dataset.chain is not None else ""
-    return (dataset.name, dataset.version + chain, dataset.root)
+    return (dataset.label, dataset.version + chain, dataset.root)
 
 
 class VersionKeys:
@@ -47,19 +47,7 @@ class VersionKeys:
         self._shard = _column(dataset, "shard")
         self._cut = [_column(dataset, name) for name in _CUT]
         self._digests: dict[int, npt.NDArray[np.uint8]] = {}
-        self._group_first, self._group_end = self._groups()
-
-    def _groups(self) -> tuple[I64, I64]:
-        """First chunk, and the one behind the last, of what is read with each chunk: int64 [chunks] each.
-
-        The same as `manifest.chunks_read_with`, for all chunks at once.
-        """
-        behind = self._first[1:-1]
-        unit = self._cut[0]
-        joined = (self._shard[behind - 1] == self._shard[behind]) & (unit[behind - 1] == unit[behind])
-        number = np.zeros(self.chunks, np.int64)
-        np.cumsum(~joined, out=number[1:])
-        return np.searchsorted(number, number), np.searchsorted(number, number, side="right")
+        self._group_first, self._group_end = manifest.read_together
 
     def read_with(self, chunk: int) -> range:
         return range(int(self._group_first[chunk]), int(self._group_end[chunk]))
@@ -94,7 +82,7 @@ class VersionKeys:
         """Words for messages: dataset, shards and chunk."""
         paths = list(dict.fromkeys(part.path for part in self.dataset.manifest.slices_of(chunk)))
         shown = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
-        return f"dataset {self.dataset.name}@{self.dataset.version}, shard {shown}, chunk {chunk}"
+        return f"dataset {self.dataset.reference}, shard {shown}, chunk {chunk}"
 
     def _digest(self, shard: int) -> bytes:
         block, row = divmod(shard, _BLOCK)

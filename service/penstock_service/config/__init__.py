@@ -4,6 +4,7 @@ whoever needs a setting is given it. The description of a field is also the help
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +25,7 @@ from penstock_service.core.uri import secrets_in
 from penstock_service.source.stores import SCHEMES, Scheme, check_endpoint
 
 KiB, MiB, GiB = 1024, 1024**2, 1024**3
+_RANGE = re.compile(r"\s*\d+\s*(-\s*\d*\s*)?")
 
 
 class Settings(BaseSettings):
@@ -34,7 +36,8 @@ class Settings(BaseSettings):
     )
 
     datasets: Annotated[tuple[str, ...], NoDecode] = Field(
-        default=(), description="what to serve: [NAME=]PATH or a spec (.yaml)"
+        default=(),
+        description="what to serve: [NAME=]PATH, PATH#SHARDS or a spec (.yaml); the paths of one name are one dataset",
     )
     discover: Path | None = Field(
         default=None,
@@ -132,7 +135,13 @@ class Settings(BaseSettings):
                 return json.loads(value)
             except json.JSONDecodeError as error:
                 raise ValueError(f"this begins like a JSON list of [NAME=]PATH but is none: {error}") from None
-        return [part.strip() for part in value.split(",") if part.strip()]
+        parts: list[str] = []
+        for part in value.split(","):
+            if parts and "#" in parts[-1] and _RANGE.fullmatch(part):  # of PATH#0-9,20-
+                parts[-1] += "," + part
+            elif part.strip():
+                parts.append(part.strip())
+        return parts
 
     @field_validator("schemes", mode="before")
     @classmethod
@@ -152,9 +161,6 @@ class Settings(BaseSettings):
         parsed = [DatasetArgument.parse(text) for text in value]
         if found := [what for d in parsed if (what := secrets_in(d.path))]:
             raise ValueError(f"a URI must not hold {found[0]}; they come from the environment, settings or the role")
-        names = [d.name for d in parsed if d.name is not None]
-        if twice := sorted({n for n in names if names.count(n) > 1}):
-            raise ValueError(f"each name may be given once; given more than once: {', '.join(twice)}")
         return value
 
     @field_validator("grpc", "http")

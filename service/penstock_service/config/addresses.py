@@ -32,7 +32,7 @@ def is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True)
 class DatasetArgument:
-    """A "[NAME=]PATH". Without a name the server makes one from the path."""
+    """A "[NAME=]PATH". Without a name the server makes one from the path. Shard ranges may follow: "PATH#0-99"."""
 
     path: str
     name: str | None = None

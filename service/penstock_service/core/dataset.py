@@ -1,4 +1,4 @@
-"""Words for data at rest: shard, read unit, slice, chunk, dataset version.
+"""Words for data at rest: shard, read unit, slice, chunk, split, dataset version.
 
 Stored order is: shards sorted by the bytes of their relative path, in each shard its rows as stored. A row's *position*
 is its number in that order, counted before any filter; within one dataset version it stands for (shard, row) one to
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from penstock_proto.v1.splits import TRAIN
 from penstock_service.core.chunk import ChunkValue
 from penstock_service.core.declaration import count_features
 
@@ -143,21 +144,20 @@ class Manifest:
         """Bytes of all shards as stored."""
         return int(_numpy(self.shards, "size").sum())
 
+    @cached_property
+    def read_together(self) -> tuple[I64, I64]:
+        """First chunk, and the one behind the last, of those cut from the same read unit: int64 [chunks] each."""
+        shard, unit = _numpy(self.slices, "shard"), _numpy(self.slices, "unit")
+        behind = self.chunk_first_slice[1:-1]  # first slices of all chunks but the first
+        joined = (shard[behind - 1] == shard[behind]) & (unit[behind - 1] == unit[behind])
+        number = np.zeros(self.chunks, np.int64)
+        np.cumsum(~joined, out=number[1:])
+        return np.searchsorted(number, number), np.searchsorted(number, number, side="right")
+
     def chunks_read_with(self, chunk: int) -> range:
         """The chunks that one reading gives together with `chunk`: those cut from the same read unit."""
-        lo = hi = chunk
-        while lo > 0 and self._same_unit(lo - 1):
-            lo -= 1
-        while hi + 1 < self.chunks and self._same_unit(hi):
-            hi += 1
-        return range(lo, hi + 1)
-
-    def _same_unit(self, chunk: int) -> bool:
-        """Does `chunk` end in the read unit that the next chunk begins with?"""
-        next_slice = int(self.chunk_first_slice[chunk + 1])
-        shard, unit = self.slices["shard"], self.slices["unit"]
-        a, b = next_slice - 1, next_slice
-        return bool(shard[a] == shard[b] and unit[a] == unit[b])
+        first, end = self.read_together
+        return range(int(first[chunk]), int(end[chunk]))
 
     def slices_of(self, chunk: int) -> tuple[Slice, ...]:
         first, end = (int(x) for x in self.chunk_first_slice[chunk : chunk + 2])
@@ -189,8 +189,20 @@ class Manifest:
 
 
 @dataclass(frozen=True)
+class Split:
+    """What a dataset has under one split's name, in numbers."""
+
+    name: str
+    rows: int
+    bytes: int  # as stored
+    shards: int
+    schema: pa.Schema
+    content: str = ""  # stands for what its shards are called and hold: the version, were it the only split
+
+
+@dataclass(frozen=True)
 class DatasetVersion:
-    """A dataset as registered: a name for a fixed list of shards."""
+    """One split of a dataset as registered: a name for a fixed list of shards. `splits` sums up all that there are."""
 
     name: str
     version: str
@@ -204,8 +216,25 @@ class DatasetVersion:
     metric: str = ""
     target: tuple[str, ...] = ()  # columns to be predicted
     registered_at: str = ""
+    split: str = TRAIN
+    splits: tuple[Split, ...] = ()
     chain: RowChain | None = None  # row transforms that a stream wants
     stored_schema: pa.Schema | None = None  # before them; None: the same
+
+    @property
+    def label(self) -> str:
+        """What it is called where splits must be told apart: NAME, or NAME:SPLIT for other splits than train."""
+        return self.name if self.split == TRAIN else f"{self.name}:{self.split}"
+
+    @property
+    def reference(self) -> str:
+        """NAME@VERSION, or NAME@VERSION:SPLIT for other splits than train."""
+        return f"{self.name}@{self.version}" + ("" if self.split == TRAIN else f":{self.split}")
+
+    @property
+    def content(self) -> str:
+        """Stands for the content of this split: other splits may come and go without changing it."""
+        return next((s.content for s in self.splits if s.name == self.split and s.content), self.version)
 
     def transformed(self, chain: RowChain) -> Self:
         """The same shards with other rows: chunks of it are kept apart. Raises InvalidRequest if it cannot be."""

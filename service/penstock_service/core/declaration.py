@@ -1,5 +1,6 @@
 """What the owner of a dataset says of it, and whether that is true."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ class Declaration:
     target: tuple[str, ...] | None = None  # columns to be predicted
     rows: int | None = None
     features: int | None = None  # columns less those of the target
+    required: Mapping[str, tuple[str, ...]] | None = None  # by split: columns of each file; checked, not kept
 
     def __post_init__(self) -> None:
         """Raises InvalidRequest."""

@@ -4,6 +4,7 @@ ServiceError                    code, text, retryable
 ├── NotFound                    no such dataset (the text names the nearest)
 ├── AlreadyExists
 ├── InvalidRequest              the request itself is wrong: field, value, what is allowed
+│   └── NoRows                  what was named exists and holds nothing to read
 ├── ProtocolMismatch
 ├── CursorMismatch              the cursor belongs to another plan: a field-by-field difference
 ├── OrderChanged                something recomputed differs from what was sent before
@@ -37,6 +38,10 @@ class AlreadyExists(ServiceError):
 
 class InvalidRequest(ServiceError):
     code = codes.INVALID_REQUEST
+
+
+class NoRows(InvalidRequest):
+    """An empty folder, files without rows: an error alone, a warning among others that hold rows."""
 
 
 class ProtocolMismatch(ServiceError):

@@ -77,5 +77,6 @@ class Opening:
     rows: int | None  # of one whole epoch over all ranks
     steps: int | None
     seed: int
-    datasets: tuple[str, ...]  # NAME@VERSION
+    datasets: tuple[str, ...]  # NAME@VERSION, NAME@VERSION:SPLIT
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice
+    notes: tuple[str, ...] = ()  # what the user should know

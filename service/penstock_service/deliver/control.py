@@ -1,6 +1,6 @@
 """The control service: what the server is and which datasets it has."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, TypeVar
 
 from penstock_proto.v1 import PROTOCOL, control_pb2_grpc
@@ -19,7 +19,7 @@ T = TypeVar("T")
 class Datasets(Protocol):
     """The registry as the control service sees it. Every call raises ServiceError with what to do."""
 
-    async def register(self, name: str, path: str, said: Declaration) -> DatasetVersion: ...
+    async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion: ...
 
     async def datasets(self, text: str = "", task: str = "", tag: str = "") -> list[DatasetVersion]: ...
 
@@ -76,7 +76,8 @@ class ControlService(control_pb2_grpc.ControlServicer):
         return registered.discovery(await _answer(self._datasets.discover(), context))
 
     async def _register(self, request: pb.RegisterDatasetRequest) -> pb.Dataset:
-        made = await self._datasets.register(request.name, request.path, registered.declaration(request))
+        paths = [path for path in (request.path, *request.paths) if path]
+        made = await self._datasets.register(request.name, paths or "", registered.declaration(request))
         return registered.dataset(made)
 
 

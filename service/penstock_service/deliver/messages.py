@@ -25,6 +25,7 @@ def opened(opening: Opening, session: str, transport: str, reason: str, server: 
         cursor=opening.cursor.to_json(),
         datasets=opening.datasets,
         seed=opening.seed,
+        notes=opening.notes,
     )
     return _bytes(pb.ServerMessage(opened=message))
 

@@ -29,6 +29,10 @@ def dataset(found: DatasetVersion) -> pb.Dataset:
         metric=found.metric,
         target=found.target,
         features=found.features,
+        splits=[
+            pb.Split(name=s.name, rows=s.rows, size=s.bytes, shards=s.shards, schema=s.schema.serialize().to_pybytes())
+            for s in found.splits
+        ],
     )
 
 
@@ -47,6 +51,7 @@ def declaration(request: pb.RegisterDatasetRequest) -> Declaration:
         target=None if target is None else tuple(target.words),
         rows=given("rows"),
         features=given("features"),
+        required={columns.split: tuple(columns.columns) for columns in request.required} or None,
     )
 
 

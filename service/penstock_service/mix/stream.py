@@ -57,8 +57,8 @@ class Stream:
     def fingerprint(self) -> dict[str, str]:
         """One short hash per field; seed, epoch, batch, world size and what only the view knows are not in it."""
         return {
-            "sources": short_hash(*(s.name for s in self.sources)),
-            "versions": short_hash(*(s.version for s in self.sources)),
+            "sources": short_hash(*(s.label for s in self.sources)),
+            "versions": short_hash(*(s.content for s in self.sources)),
             "weights": short_hash(*(str(w) for w in self.weights)),
             "transforms": short_hash(*(s.chain.fingerprint for s in self.sources if s.chain is not None)),
             "pool": short_hash(*(f"{k}={v}" for k, v in self.plan.to_json().items())),
@@ -170,7 +170,8 @@ async def _row_bytes(sources: Sequence[DatasetVersion], chunks: ChunkSource) -> 
         last = source.manifest.chunks - 1
         if last < 0:
             continue
-        fixed = sorted({0, last // 2, last})
+        # of a huge read unit its first chunk: the others would be there only when most of it has been read
+        fixed = sorted({source.manifest.chunks_read_with(chunk)[0] for chunk in (0, last // 2, last)})
         try:
             infos = await chunks.infos(source, fixed)
             rows, size = sum(i.rows for i in infos), sum(i.bytes for i in infos)

@@ -26,6 +26,7 @@ _FEATHER_1 = b"FEA1"
 
 class ArrowIpc:
     name = "arrow"
+    semantics = 1
     suffixes = (".arrow", ".feather", ".ipc", ".arrows")
     optional_columns = False
 

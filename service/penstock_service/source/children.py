@@ -33,7 +33,7 @@ def children(folder: Path) -> list[Candidate]:
     except OSError as error:
         raise SourceUnreadable(f"the folder of datasets {folder} cannot be listed: {error.strerror}") from error
     found = [_candidate(folder / name) for name in names]
-    described = {one.data for one in found if one.path.endswith(SUFFIX) and not one.problem}
+    described = {one.spec.data for one in found if one.path.endswith(SUFFIX) and one.spec and not one.problem}
     return [one for one in found if one.path.endswith(SUFFIX) or one.data not in described]
 
 

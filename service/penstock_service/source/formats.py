@@ -1,5 +1,7 @@
 """The formats there are, and which one a file name stands for."""
 
+from collections.abc import Mapping
+
 from penstock_service.source.arrow_ipc import ArrowIpc
 from penstock_service.source.format import Format
 from penstock_service.source.parquet import Parquet
@@ -17,6 +19,9 @@ FORMATS: tuple[Format, ...] = (
     TextFormat("tsv", (".tsv", ".tab"), Delimited("\t")),
     TextFormat("text", (".txt", ".md"), PlainText()),
 )
+
+SEMANTICS: Mapping[str, int] = {f.name: f.semantics for f in FORMATS}
+"""By format, the version of what its scan and its rows mean: part of every chunk's name."""
 
 _BY_NAME = {f.name: f for f in FORMATS}
 _BY_SUFFIX = {suffix: f for f in FORMATS for suffix in f.suffixes}

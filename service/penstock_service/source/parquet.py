@@ -28,6 +28,7 @@ _BUFFER_BYTES = (
 
 class Parquet:
     name = "parquet"
+    semantics = 1
     suffixes = (".parquet", ".pq", ".parq")
     optional_columns = False
 

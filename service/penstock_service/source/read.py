@@ -1,6 +1,6 @@
 """Reading: the chunks of one task, made in one pass over its read units."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
@@ -16,6 +16,11 @@ from penstock_service.source.formats import format_named
 from penstock_service.source.place import Place
 from penstock_service.source.places import place_at
 from penstock_service.source.stores import DEFAULTS, Stores
+from penstock_service.source.text.format import TextFormat, is_plain
+from penstock_service.source.text.packed import is_tiny, read_packed
+from penstock_service.source.text.syntax import Syntax
+
+_FEW = 4  # files that are read one by one rather than parted again
 
 
 def read_task(task: ReadTask, stores: Stores = DEFAULTS) -> Iterator[tuple[int, ChunkValue]]:
@@ -25,9 +30,37 @@ def read_task(task: ReadTask, stores: Stores = DEFAULTS) -> Iterator[tuple[int, 
     read cannot be understood; single rows that cannot are errors in the value instead).
     """
     schema = pa.ipc.read_schema(pa.py_buffer(task.schema))
-    values = _slice_values(place_at(task.root, stores), [s for slices in task.slices for s in slices], schema)
+    place = place_at(task.root, stores)
+    if len(task.chunks) == 1 and place.parallel == 1:
+        (chunk,), (slices,) = task.chunks, task.slices
+        yield chunk, join_values(list(_values(place, slices, schema)), schema)
+        return
+    values = _slice_values(place, [s for slices in task.slices for s in slices], schema)
     for chunk, slices in zip(task.chunks, task.slices, strict=True):
         yield chunk, join_values([next(values) for _ in slices], schema)
+
+
+def _values(place: Place, slices: Sequence[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:
+    """The value of `slices` in order, in one or more parts: tiny text files next to each other are parsed together."""
+    for (name, tiny), group in groupby(slices, key=lambda s: (s.format, is_tiny(s) and is_plain(s.path))):
+        run = list(group)
+        kind = format_named(name)
+        if tiny and isinstance(kind, TextFormat):
+            yield from _packed_values(kind.syntax, place, run, schema)
+        else:
+            yield from _slice_values(place, run, schema)
+
+
+def _packed_values(syntax: Syntax, place: Place, run: list[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:
+    """Together if all are flawless; else in halves, until what is not stands nearly alone."""
+    packed = read_packed(syntax, place, run, schema) if len(run) > 1 else None
+    if packed is not None:
+        yield packed
+    elif len(run) <= _FEW:
+        yield from _slice_values(place, run, schema)
+    else:
+        yield from _packed_values(syntax, place, run[: len(run) // 2], schema)
+        yield from _packed_values(syntax, place, run[len(run) // 2 :], schema)
 
 
 def _slice_values(place: Place, slices: list[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:

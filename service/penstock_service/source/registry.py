@@ -2,10 +2,7 @@
 
 import logging
 import re
-import shutil
 import threading
-import time
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,20 +13,18 @@ import pyarrow as pa
 
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration, check_task
-from penstock_service.core.errors import DataError, InvalidRequest, NotFound, ServiceError, SourceUnreadable
+from penstock_service.core.errors import DataError, InvalidRequest, NotFound, ServiceError
 from penstock_service.core.nearest import nearest
-from penstock_service.source.discover import Found, discover
+from penstock_service.source.discover import discover
 from penstock_service.source.format import ChunkLimits, ProgressCallback
-from penstock_service.source.manifest import load_manifest, save_manifest
+from penstock_service.source.manifests import Manifests
 from penstock_service.source.registry_db import RegistryDb, Row
-from penstock_service.source.scan import scan, version_of
 from penstock_service.source.stores import Stores
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _NAMED = 3
-_ORPHAN_SECONDS = 3600
 _NOTHING_SAID = Declaration()
 
 
@@ -53,11 +48,7 @@ class Registry:
         """Opens or makes the registry under `state_dir`. Raises SourceUnreadable."""
         self._limits = limits or ChunkLimits()
         self._stores = stores or Stores()
-        self._manifests = Path(state_dir) / "manifests"
-        try:
-            self._manifests.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SourceUnreadable(f"state folder {state_dir} cannot be made: {error.strerror}") from error
+        self._manifests = Manifests(Path(state_dir) / "manifests", self._limits, self._stores)
         self._db = RegistryDb(Path(state_dir) / "registry.sqlite")
         self._lock = threading.RLock()  # between finding a row and loading its manifest, nobody removes it
 
@@ -66,21 +57,31 @@ class Registry:
         self._db.close()
 
     def register(
-        self, name: str, path: str, said: Declaration = _NOTHING_SAID, *, progress: ProgressCallback | None = None
+        self,
+        name: str,
+        path: str | Sequence[str],
+        said: Declaration = _NOTHING_SAID,
+        *,
+        progress: ProgressCallback | None = None,
     ) -> DatasetVersion:
-        """Makes what `path` holds now the newest version of `name`.
+        """Makes what `path` (or several) holds now the newest version of `name`; gives its first split.
 
         The same content is the same version. Files are scanned only if one of them, or the limits, differ from what a
-        manifest holds. What is not said stays as it was in the version before. Raises InvalidRequest (also where
-        something else was declared than is found), DataError, SourceUnreadable, SourceChanged.
+        manifest holds, and then only those. What is not said stays as it was in the version before. Raises
+        InvalidRequest (also where something else was declared than is found), DataError, SourceUnreadable,
+        SourceChanged.
         """
         check_name(name)
-        found = discover(path, self._stores)
+        paths = (path,) if isinstance(path, str) else tuple(path)
+        found = discover(paths, self._stores)
+        path = ", ".join(paths)
         with self._lock:
-            row = self._same_files(found, name, path)
+            # not all at the root: a folder may hold thousands of datasets
+            earlier = [row for row in self._db.at_root(found.root) if name == row.name or path == row.path]
+            row = self._manifests.of_same_files(earlier, found)
             if row is not None:
                 return self._commit(row, name, path, said)
-        row = self._scanned(found, progress)  # takes long: others may use the registry meanwhile
+        row = self._manifests.scanned(found, earlier, progress)  # takes long: others may use the registry meanwhile
         with self._lock:
             try:
                 return self._commit(row, name, path, said)
@@ -88,13 +89,20 @@ class Registry:
                 self._drop_unused([row.folder])
                 raise
 
-    def get(self, name: str) -> DatasetVersion:
+    def get(self, name: str, split: str | None = None) -> DatasetVersion:
         """The newest version of a dataset, or the one that `name@version` pins (the first digits of it will do).
 
-        Raises NotFound that names the nearest names.
+        Of its splits the one that `split` means; None: train, or the first one.
+
+        Raises NotFound that names the nearest names, or the splits that there are; NoRows for a split without rows.
         """
         with self._lock:
-            return self._load(self._find(name))
+            return self._manifests.load(self._find(name), split)
+
+    def whole(self, name: str) -> DatasetVersion:
+        """The shards of all splits in one list, to be looked through, not to be read: they may have no one schema."""
+        with self._lock:
+            return self._manifests.whole(self._find(name))
 
     def list(self) -> Versions:
         """The newest version of each dataset, by name."""
@@ -145,7 +153,8 @@ class Registry:
         known = self._db.versions(name)
         same = next((old for old in known if old.version == row.version), None)
         before = known[0] if known else None
-        found = self._load(replace(row, name=name, path=path))
+        found = self._manifests.load(replace(row, name=name, path=path))
+        self._manifests.check_required(row, said.required or {})
         said = said.over(_kept(before, found.schema.names))
         said.check(f"{name} ({path})", found.schema, found.manifest.rows)
         row = replace(
@@ -162,7 +171,7 @@ class Registry:
         if row != before:  # a look at what has not changed writes nothing
             replaced = self._db.put(row)
             self._drop_unused([replaced] if replaced else [])
-        return self._load(row)
+        return self._manifests.load(row)
 
     def _find(self, name: str) -> Row:
         bare, at, version = name.partition("@")
@@ -190,91 +199,18 @@ class Registry:
         )
         return f"no dataset {name!r} among the {len(names)} registered. {hint}"
 
-    def _same_files(self, found: Found, name: str, path: str) -> Row | None:
-        """A version of this name or path that was made of exactly these files as they are now."""
-        paths = [file.path for file in found.files]
-        states = [tuple(file.state) for file in found.files]
-        for row in self._db.at_root(found.root):
-            if name != row.name and path != row.path:  # a folder may hold thousands of datasets
-                continue
-            if (row.chunk_rows, row.chunk_bytes) != (self._limits.rows, self._limits.bytes):
-                continue
-            try:
-                shards = load_manifest(self._manifests / row.folder).shards
-            except DataError as error:
-                log.warning("%s@%s: %s", row.name, row.version, error)
-                continue
-            known = zip(shards["size"].to_pylist(), shards["mtime_ns"].to_pylist(), strict=True)
-            if shards["path"].to_pylist() == paths and list(known) == states:
-                return row
-        return None
-
-    def _scanned(self, found: Found, progress: ProgressCallback | None) -> Row:
-        """Scans; writes a new manifest folder that no row points to yet."""
-        scanned = scan(found, self._limits, progress, stores=self._stores)
-        for note in scanned.notes:
-            log.info("%s: %s", found.root, note)
-        folder = uuid.uuid4().hex
-        save_manifest(scanned.manifest, self._manifests / folder)
-        return Row(
-            name="",
-            version=version_of(scanned.schema, scanned.manifest.shards),
-            path="",
-            root=found.root,
-            schema=scanned.schema.serialize().to_pybytes(),
-            folder=folder,
-            chunk_rows=self._limits.rows,
-            chunk_bytes=self._limits.bytes,
-            description="",
-            tags=(),
-            notes=scanned.notes,
-            registered_at="",
-            task="",
-            metric="",
-            target=(),
-        )
-
     def _drop_unused(self, folders: Sequence[str]) -> None:
-        """Removes manifests that no version needs, also those that a crash left behind an hour ago or earlier.
-
-        Those still mapped stay readable until they are let go.
-        """
-        used = self._db.folders()
-        for folder in self._manifests.iterdir():
-            if folder.name in used:
-                continue
-            try:
-                age = time.time() - folder.stat().st_mtime
-            except FileNotFoundError:  # another process was quicker
-                continue
-            if folder.name in folders or age > _ORPHAN_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
+        self._manifests.drop_unused(self._db.folders(), folders)
 
     def _loaded(self, rows: Iterable[Row]) -> Versions:
         """A manifest that was lost costs its dataset only: asked for by name, that says what to do."""
         found = []
         for row in rows:
             try:
-                found.append(self._load(row))
+                found.append(self._manifests.load(row))
             except DataError as error:
                 log.warning("%s@%s is not listed: %s", row.name, row.version, error)
         return found
-
-    def _load(self, row: Row) -> DatasetVersion:
-        return DatasetVersion(
-            name=row.name,
-            version=row.version,
-            root=row.root,
-            schema=pa.ipc.read_schema(pa.py_buffer(row.schema)),
-            manifest=load_manifest(self._manifests / row.folder),
-            path=row.path,
-            description=row.description,
-            tags=row.tags,
-            task=row.task,
-            metric=row.metric,
-            target=row.target,
-            registered_at=row.registered_at,
-        )
 
 
 def _kept(before: Row | None, columns: Sequence[str]) -> Declaration:

@@ -1,19 +1,22 @@
 """The scan of all shards of a dataset version: made once, in parallel."""
 
 import os
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from penstock_proto.v1.splits import TRAIN
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, Manifest
-from penstock_service.core.errors import DataError, InvalidRequest, SourceChanged
+from penstock_service.core.errors import DataError, InvalidRequest, NoRows, SourceChanged
 from penstock_service.core.hashing import short_hash
 from penstock_service.source.cut import pack
 from penstock_service.source.discover import Found, FoundFile
 from penstock_service.source.format import (
     ChunkLimits,
     Format,
+    Piece,
     ProgressCallback,
     ScanStoppedError,
     ShardFile,
@@ -22,7 +25,7 @@ from penstock_service.source.format import (
     Watch,
 )
 from penstock_service.source.formats import format_of
-from penstock_service.source.place import Place
+from penstock_service.source.place import FileState, Place
 from penstock_service.source.places import place_at
 from penstock_service.source.schemas import ConflictError, join_schemas
 from penstock_service.source.stores import DEFAULTS, Stores
@@ -30,13 +33,44 @@ from penstock_service.source.stores import DEFAULTS, Stores
 _NOTES = 20
 
 
+Known = Mapping[tuple[str, FileState], ShardScan]
+"""What earlier scans found, by relative path and state."""
+
+
+@dataclass(frozen=True)
+class ScannedSplit:
+    """One split: the joined schema of its shards, and how they are cut."""
+
+    name: str
+    schema: pa.Schema
+    manifest: Manifest
+    scans: tuple[ShardScan, ...]  # of each shard
+
+    @property
+    def content(self) -> str:
+        """Stands for what the shards are called and hold."""
+        columns = "\n".join(f"{field.name}: {field.type}" for field in self.schema)
+        rows = zip(*(self.manifest.shards[n].to_pylist() for n in ("path", "fingerprint", "rows")), strict=True)
+        return short_hash(columns, *(f"{path}\0{fingerprint}\0{count}" for path, fingerprint, count in rows))
+
+
 @dataclass(frozen=True)
 class Scanned:
     """What the scan of a dataset found."""
 
-    schema: pa.Schema
-    manifest: Manifest
+    splits: tuple[ScannedSplit, ...]  # train first, then by name; those without rows too
     notes: tuple[str, ...]  # what the owner should know: widened columns, malformed rows, files ignored
+    warnings: tuple[str, ...]  # what was named and holds nothing
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Of the first split."""
+        return self.splits[0].schema
+
+    @property
+    def manifest(self) -> Manifest:
+        """Of the first split."""
+        return self.splits[0].manifest
 
 
 def scan(
@@ -44,37 +78,55 @@ def scan(
     limits: ChunkLimits | None = None,
     progress: ProgressCallback | None = None,
     threads: int | None = None,
+    known: Known | None = None,
     stores: Stores = DEFAULTS,
 ) -> Scanned:
     """Rows, schema, fingerprints and cuts of all shards. `progress` is called by scanning threads, one at a time.
 
-    Raises DataError for files that are corrupt or disagree, SourceUnreadable, SourceChanged.
+    Shards in `known` are not looked at. Raises DataError for files that are corrupt or disagree, NoRows,
+    SourceUnreadable, SourceChanged.
     """
     limits = limits or ChunkLimits()
+    known = known or {}
+    fresh = replace(found, files=tuple(file for file in found.files if (file.path, file.state) not in known))
     place = place_at(found.root, stores)
-    scans = _scan_all(place, found, limits, progress, threads or max(os.cpu_count() or 1, place.parallel))
-    schema, notes = _one_schema(found, scans)
-    for shard in scans:
-        notes.extend(shard.notes)
-    if not any(shard.rows for shard in scans):
-        raise InvalidRequest(f"{found.root}: the {len(scans)} readable files hold no rows")
-    if not schema.names:
-        raise DataError(f"{found.root}: the {len(scans)} readable files hold rows, but no columns")
+    threads = threads or max(os.cpu_count() or 1, place.parallel)
+    made = dict(zip(fresh.files, _scan_all(place, fresh, limits, progress, threads), strict=True))
+    notes: list[str] = []
+    warnings = list(found.warnings)
+    splits = []
+    for name in found.splits:
+        part = found.of_split(name)
+        scans = [made[file] if file in made else known[file.path, file.state] for file in part.files]
+        schema, said = _one_schema(part, scans)
+        notes.extend(said)
+        for shard in scans:
+            notes.extend(shard.notes)
+        if not any(shard.rows for shard in scans):
+            warnings.append(f"{found.root}: the {len(scans)} readable files of split {name} hold no rows")
+        elif not schema.names:
+            raise DataError(f"{found.root}: the {len(scans)} readable files hold rows, but no columns")
+        splits.append(ScannedSplit(name, schema, _manifest(part, scans, limits), tuple(scans)))
+    if not any(split.manifest.rows for split in splits):
+        raise NoRows(f"{found.root}: the {len(found.files)} readable files hold no rows")
     if len(notes) > _NOTES:
         notes[_NOTES:] = [f"and {len(notes) - _NOTES} more such notes"]
-    return Scanned(schema, _manifest(found, scans, limits), (*found.notes, *notes))
+    return Scanned(tuple(splits), (*found.notes, *notes), tuple(warnings))
 
 
-def version_of(schema: pa.Schema, shards: pa.Table) -> str:
+def version_of(splits: Sequence[ScannedSplit]) -> str:
     """The version of a dataset: what its shards are called and hold. Where and how old they are is no part of it."""
-    columns = "\n".join(f"{field.name}: {field.type}" for field in schema)
-    rows = zip(*(shards[name].to_pylist() for name in ("path", "fingerprint", "rows")), strict=True)
-    return short_hash(columns, *(f"{path}\0{fingerprint}\0{count}" for path, fingerprint, count in rows))
+    contents = {split.name: split.content for split in splits}
+    if list(contents) == [TRAIN]:
+        return contents[TRAIN]
+    return short_hash(*(part for item in contents.items() for part in item))
 
 
 def _scan_all(
     place: Place, found: Found, limits: ChunkLimits, progress: ProgressCallback | None, threads: int
 ) -> list[ShardScan]:
+    if not found.files:
+        return []
     watch = Watch(found.bytes, len(found.files), progress)
     pool = ThreadPoolExecutor(min(threads, len(found.files)), thread_name_prefix="scan")
     try:
@@ -159,8 +211,8 @@ def _disagreement(
         f"the files in {found.root} disagree about column {error.column!r}: "
         f"{error.expected} in {other} (expected), {error.found} in {file.path} (found)"
         + "".join(f"; {hint}" for hint in hints)
-        + f". All {len(found.files)} files need the same columns and types: "
-        "write one of the two anew, or register them as two datasets."
+        + f". All {len(found.files)} files of a split (here {file.split}) need the same columns and types: "
+        "write one of the two anew, name only the files that belong together, or register them as two datasets."
     )
 
 
@@ -182,7 +234,7 @@ def _manifest(found: Found, scans: list[ShardScan], limits: ChunkLimits) -> Mani
         {
             "shard": [i for i, s in enumerate(scans) for _ in s.pieces],
             "chunk": [chunk for of_shard in chunks for chunk in of_shard],
-            **{name: [getattr(piece, name) for piece in pieces] for name in pieces[0]._fields},
+            **{name: [getattr(piece, name) for piece in pieces] for name in Piece._fields},
         },
         schema=SLICES_SCHEMA,
     )

@@ -13,16 +13,21 @@ from typing import Annotated, Any
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from penstock_proto.v1.splits import TRAIN
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.errors import InvalidRequest, SourceUnreadable
 from penstock_service.core.nearest import did_you_mean
 from penstock_service.source.formats import format_of, stem_of
+from penstock_service.source.ranges import split_ranges
 
 SUFFIX = ".penstock.yaml"
 _YAML = (".yaml", ".yml")
 
 Words = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 Count = Annotated[int, Field(ge=0)]
+Required = Annotated[
+    dict[str, Words], BeforeValidator(lambda value: value if isinstance(value, dict) else {TRAIN: value})
+]
 
 
 class _Keys(BaseModel):
@@ -32,6 +37,7 @@ class _Keys(BaseModel):
 
     name: str | None = None
     path: str | None = None  # relative to the spec's folder
+    shards: str | None = None  # "0-99,120-": only these of the path
     description: str | None = None
     task: str | None = None
     tags: Words | None = None
@@ -39,14 +45,20 @@ class _Keys(BaseModel):
     target: Words | None = None
     rows: Count | None = None
     features: Count | None = None
+    required: Required | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Spec:
     file: str
     name: str
-    path: str  # of the data: absolute, or with a scheme
+    path: str  # of the data: absolute, or with a scheme; with the shards, PATH#0-99
     said: Declaration
+
+    @property
+    def data(self) -> str:
+        """The path without the shards."""
+        return split_ranges(self.path)[0]
 
 
 def is_spec(path: str) -> bool:
@@ -65,7 +77,7 @@ def spec_of(path: str) -> Spec | None:
     if where.is_dir():
         near += sorted(where.glob("*" + SUFFIX))
     specs = [read_spec(str(file)) for file in dict.fromkeys(near) if file.is_file()]
-    meant = [spec for spec in specs if spec.path == str(where)]
+    meant = [spec for spec in specs if spec.data == str(where)]
     if len(meant) > 1:
         raise InvalidRequest(
             f"{where} is described by {len(meant)} specs: {', '.join(spec.file for spec in meant)}. "
@@ -88,10 +100,12 @@ def read_spec(file: str) -> Spec:
             target=None if keys.target is None else tuple(keys.target),
             rows=keys.rows,
             features=keys.features,
+            required=None if keys.required is None else {split: tuple(c) for split, c in keys.required.items()},
         )
     except InvalidRequest as error:
         raise InvalidRequest(f"{file}: {error}") from None
-    return Spec(str(where), keys.name or stem, _data(where, stem, keys.path), said)
+    data = _data(where, stem, keys.path) + ("" if keys.shards is None else f"#{keys.shards}")
+    return Spec(str(where), keys.name or stem, data, said)
 
 
 def _parsed(file: str) -> _Keys:

@@ -48,7 +48,7 @@ def _added(dataset: DatasetVersion, stores: Stores) -> str:
     except ServiceError:  # there is nothing any more: that is being said
         return ""
     known = set(dataset.manifest.shards["path"].to_pylist()) if found.root == dataset.root else set()
-    added = [file.path for file in found.files if file.path not in known]
+    added = [f.path for f in found.files if f.split == dataset.split and f.path not in known]
     return f"; {len(added)} new: {_some(added)}" if added else ""
 
 

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from penstock_service.core.errors import InvalidRequest
@@ -89,3 +91,19 @@ def test_a_listing_is_tried_as_often_as_the_setting_says(store: ObjectStore) -> 
 )
 def test_globs_match_as_those_of_local_paths(path: str, pattern: str, expected: bool) -> None:
     assert matches(path.split("/"), pattern.split("/")) is expected
+
+
+def test_splits_ranges_and_several_paths_are_as_on_this_machine(tmp_path: Path, store: ObjectStore) -> None:
+    (tmp_path / "a.csv").write_text("x\n1\n")
+    for n in range(4):
+        store.put(f"d/train-{n}.csv", b"x,y\n1,2\n")
+    store.put("d/test.csv", b"x\n1\n")
+    found = discover(store.uri("d"), store.stores)
+    assert {name: len(found.of_split(name).files) for name in found.splits} == {"train": 4, "test": 1}
+    some = discover(store.uri("d/train*") + "#1-2", store.stores)
+    assert [file.path for file in some.files] == ["train-1.csv", "train-2.csv"]
+    several = discover([store.uri("d/train-0.csv"), store.uri("d/test.csv"), store.uri("d/t*.csv")], store.stores)
+    assert (several.root, len(several.files)) == (store.uri("d"), 5)
+    assert several.splits == ["train", "test"]
+    with pytest.raises(InvalidRequest, match="must be in one place"):
+        discover([store.uri("d"), str(tmp_path)], store.stores)

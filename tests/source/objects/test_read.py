@@ -7,12 +7,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.dataset import DatasetVersion, ReadTask
 from penstock_service.core.errors import InvalidRequest, ServiceError, SourceChanged, SourceUnreadable
 from penstock_service.source.discover import discover
 from penstock_service.source.format import ChunkLimits
 from penstock_service.source.read import read_task
-from penstock_service.source.scan import Scanned, scan, version_of
+from penstock_service.source.scan import Scanned, ScannedSplit, scan, version_of
 from penstock_service.source.stores import Stores
 from penstock_service.source.unchanged import check_unchanged
 from tests.objectstore import ObjectStore, Proxy, Request
@@ -50,9 +50,12 @@ def rows_at(root: str, scanned: Scanned, stores: Stores) -> list[dict[str, objec
 
 def version_at(path: str, stores: Stores) -> DatasetVersion:
     root, scanned = scan_at(path, stores)
-    return DatasetVersion(
-        "d", version_of(scanned.schema, scanned.manifest.shards), root, scanned.schema, scanned.manifest
-    )
+    return DatasetVersion("d", version_of(scanned.splits), root, scanned.schema, scanned.manifest)
+
+
+def first_task(version: DatasetVersion) -> ReadTask:
+    train = ScannedSplit("train", version.schema, version.manifest, ())
+    return tasks(version.root, Scanned((train,), (), ()))[0]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -67,7 +70,7 @@ def test_a_local_folder_and_its_copy_in_s3_give_the_same_rows_in_the_same_order(
     assert there[1].schema == here[1].schema
     columns = ["path", "format", "size", "rows"] + (["fingerprint"] if suffix in TEXT else [])
     assert there[1].manifest.shards.select(columns) == here[1].manifest.shards.select(columns)
-    same = version_of(there[1].schema, there[1].manifest.shards) == version_of(here[1].schema, here[1].manifest.shards)
+    same = version_of(there[1].splits) == version_of(here[1].splits)
     assert same == (suffix in TEXT)  # binary objects are known by their ETag
     assert rows_at(*there, store.stores) == rows_at(*here, store.stores) == table().to_pylist() + table(100).to_pylist()
 
@@ -108,7 +111,7 @@ def test_an_object_that_changed_is_refused_by_name_before_and_while_it_is_read(
         SourceChanged, match=rf"1 of 2 files .* have changed: a{suffix} \(\d+ bytes when registered, 8 now"
     ):
         check_unchanged(version, store.stores)
-    task = tasks(version.root, Scanned(version.schema, version.manifest, ()))[0]
+    task = first_task(version)
     with pytest.raises(SourceChanged, match=rf"{uri}/a{suffix} has 8 bytes now"):
         list(read_task(task, store.stores))
 
@@ -121,7 +124,7 @@ def test_the_same_size_with_other_content_is_told_by_the_etag_even_in_the_same_s
     data = bytearray((tmp_path / "data" / "a.parquet").read_bytes())
     data[100] ^= 1
     store.put("data/a.parquet", bytes(data))
-    task = tasks(version.root, Scanned(version.schema, version.manifest, ()))[0]
+    task = first_task(version)
     with pytest.raises(SourceChanged, match=r"a\.parquet holds something else .*another ETag"):
         list(read_task(task, store.stores))
 
@@ -141,7 +144,7 @@ def test_an_object_that_is_gone_is_named(tmp_path: Path, store: ObjectStore) -> 
     store.delete("data/a.csv")
     with pytest.raises(SourceChanged, match=r"have changed: a\.csv \(gone\)"):
         check_unchanged(version, store.stores)
-    task = tasks(version.root, Scanned(version.schema, version.manifest, ()))[0]
+    task = first_task(version)
     with pytest.raises(SourceChanged, match=rf"{uri}/a\.csv is gone\. Put it back"):
         list(read_task(task, store.stores))
 

@@ -4,6 +4,8 @@ CSV has no types, so those of a column are the narrowest that all its cells of o
 cell fits is asked cell by cell, so how the file is cut into blocks makes no difference.
 """
 
+from functools import lru_cache
+
 import pyarrow as pa
 import pyarrow.csv as pc
 import pyarrow.types as t
@@ -22,6 +24,7 @@ _QUOTE = 34
 class Delimited:
     """A row with another number of fields than the header is an error; empty lines are no rows."""
 
+    semantics = 1
     optional_columns = False
     by_line = True
 
@@ -41,7 +44,7 @@ class Delimited:
             return None  # the next row may follow after blank lines
         header = bytes(text[int(found.starts[0]) : end])
         try:
-            names = tuple(pc.read_csv(pa.BufferReader(header), parse_options=self._parsing(True)).schema.names)
+            names = _names(header, self._delimiter)
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
             raise BadSyntaxError(mark.length, f"the header cannot be read: {error}") from error
         if name := twice_named(list(names)):
@@ -57,15 +60,12 @@ class Delimited:
     def infer(self, block: RowBlock, head: Head) -> Inferred:
         data = block.bytes()
         quoted = bool((data == _QUOTE).any())
-        size = len(data) + 1 if quoted else max(_INFER_BLOCK, int(block.lengths().max()) + 1)
-        table = pc.read_csv(
-            pa.BufferReader(pa.py_buffer(data)),
-            read_options=pc.ReadOptions(
-                use_threads=len(data) > _INFER_BLOCK, block_size=size, column_names=head.columns
-            ),
-            parse_options=self._parsing(quoted),
-            convert_options=_converting({}, None),
-        )
+        small = len(data) < _INFER_BLOCK  # one block: the reader without threads is a third quicker to set up
+        size = len(data) + 1 if quoted or small else max(_INFER_BLOCK, int(block.lengths().max()) + 1)
+        reading = pc.ReadOptions(use_threads=not small, block_size=size, column_names=head.columns)
+        options = (reading, _parsing(self._delimiter, quoted), _converting({}, None))
+        source = pa.BufferReader(pa.py_buffer(data))
+        table = pc.open_csv(source, *options).read_all() if small else pc.read_csv(source, *options)
         # a cell that is no UTF-8 makes Arrow call its column binary; it is text, and that row an error when read
         kinds = [pa.field(f.name, pa.string() if t.is_binary(f.type) else f.type) for f in table.schema]
         return Inferred(table.num_rows, pa.schema(kinds), table.nbytes)
@@ -76,7 +76,7 @@ class Delimited:
         table = pc.read_csv(
             pa.BufferReader(pa.py_buffer(data)),
             read_options=pc.ReadOptions(use_threads=False, block_size=len(data) + 1, column_names=head.columns),
-            parse_options=self._parsing(bool((data == _QUOTE).any())),
+            parse_options=_parsing(self._delimiter, bool((data == _QUOTE).any())),
             convert_options=_converting({n: _csv_type(schema.field(n).type) for n in names}, names),
         )
         batch = one_batch(table.to_batches(), table.schema)
@@ -96,8 +96,15 @@ class Delimited:
             fields.append(pa.field(f.name, kind))
         return pa.schema(fields), widened
 
-    def _parsing(self, newlines: bool) -> pc.ParseOptions:
-        return pc.ParseOptions(delimiter=self._delimiter, newlines_in_values=newlines)
+
+@lru_cache(maxsize=64)
+def _names(header: bytes, delimiter: str) -> tuple[str, ...]:
+    """The columns that a header names; thousands of files have the same."""
+    return tuple(pc.read_csv(pa.BufferReader(header), parse_options=_parsing(delimiter, True)).schema.names)
+
+
+def _parsing(delimiter: str, newlines: bool) -> pc.ParseOptions:
+    return pc.ParseOptions(delimiter=delimiter, newlines_in_values=newlines)
 
 
 def _converting(types: dict[str, pa.DataType], columns: list[str] | None) -> pc.ConvertOptions:

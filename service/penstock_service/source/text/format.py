@@ -46,6 +46,10 @@ class TextFormat:
     syntax: Syntax
 
     @property
+    def semantics(self) -> int:
+        return self.syntax.semantics
+
+    @property
     def suffixes(self) -> tuple[str, ...]:
         return tuple(ending + packed for ending in self.endings for packed in ("", *_CODECS))
 
@@ -57,9 +61,10 @@ class TextFormat:
         digest = ContentDigest()
         schema = TextSchema(self.syntax, file)
         with storage_errors(file.full):
-            head = self._head(file, digest)
+            head, whole = self._beginning(file)
+            digest.update(whole[: head.length])
             cutter = TextCutter(limits, head, one_unit=_codec(file.path) is not None, by_line=self.syntax.by_line)
-            with _opened(file, head.length) as (raw, stream):
+            with _opened(file, head.length, known=whole) as (raw, stream):
                 cut = partial(self.syntax.cut, head=head, whole=True)
                 size = BLOCK_BYTES if _codec(file.path) else min(BLOCK_BYTES, file.state.size + 1)
                 source = ByteRange(stream)
@@ -80,7 +85,7 @@ class TextFormat:
 
     def read(self, file: ShardFile, slices: Sequence[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:
         with storage_errors(file.full):
-            head = self._head(file)
+            head, _ = self._beginning(file)
             for _, group in groupby(slices, key=lambda s: s.unit):
                 pieces = list(group)
                 with _opened(file, pieces[0].offset, pieces[0].length) as (_, stream):
@@ -113,9 +118,9 @@ class TextFormat:
             first += block.num_rows
         return join_values(values, schema)
 
-    def _head(self, file: ShardFile, digest: ContentDigest | None = None) -> Head:
-        """What precedes the rows. Raises DataError where it cannot be told."""
-        size = _HEAD_BYTES
+    def _beginning(self, file: ShardFile) -> tuple[Head, memoryview]:
+        """What precedes the rows, and the first bytes of the text, from which it was told. Raises DataError."""
+        size = _HEAD_BYTES if _codec(file.path) else min(_HEAD_BYTES, file.state.size + 1)
         while True:
             with _opened(file, 0, size) as (_, stream):
                 data = np.empty(size, np.uint8)
@@ -125,9 +130,7 @@ class TextFormat:
             except BadSyntaxError as error:
                 raise DataError(f"{file.full}, line 1 (byte {error.position}): {error}") from error
             if head is not None:
-                if digest is not None:
-                    digest.update(data.data[: head.length])
-                return head
+                return head, data.data[:got]
             size *= 4
             if size > MAX_ROW_BYTES:
                 raise DataError(f"{file.full}, line 1: no row ends in the first {size >> 22} MiB")
@@ -142,6 +145,11 @@ def row_names(syntax: Syntax, path: str, block: RowBlock, rows: list[int], first
     return [f"{path}, row {first + row} (counted from 0)" for row in rows]
 
 
+def is_plain(path: str) -> bool:
+    """Is a file of the text family stored without compression?"""
+    return _codec(path) is None
+
+
 def _codec(path: str) -> str | None:
     for ending, codec in _CODECS.items():
         if path.lower().endswith(ending):
@@ -150,13 +158,19 @@ def _codec(path: str) -> str | None:
 
 
 @contextmanager
-def _opened(file: ShardFile, offset: int, length: int | None = None) -> Iterator[tuple[pa.NativeFile, pa.NativeFile]]:
+def _opened(
+    file: ShardFile, offset: int, length: int | None = None, known: memoryview | None = None
+) -> Iterator[tuple[pa.NativeFile, pa.NativeFile]]:
     """The file as stored, and its text from `offset` on (which for a compressed file means reading up to there).
 
-    `length`: how much of it will be read, if not all.
+    `length`: how much of it will be read, if not all. Not opened again if its first bytes are `known` and are all.
     """
     codec = _codec(file.path)
     size = file.state.size
+    if codec is None and known is not None and len(known) == size:
+        stream = pa.BufferReader(pa.py_buffer(known[offset:]))
+        yield stream, stream
+        return
     wanted = Range(offset, min(size - offset if length is None else length, size - offset))
     if codec is not None:  # what is wanted is packed in less
         wanted = Range(0, size if length is None else min(offset + length, size))

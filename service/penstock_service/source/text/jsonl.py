@@ -19,6 +19,7 @@ _INFER_BLOCK = 1 << 20  # blocks that Arrow's own threads infer at a time
 class JsonLines:
     """Blank lines are no rows; a line that is no JSON object is a row that is an error. Strings stay strings."""
 
+    semantics = 1
     optional_columns = True
     by_line = True
 
@@ -31,9 +32,13 @@ class JsonLines:
     def infer(self, block: RowBlock, head: Head) -> Inferred:
         self.check(block)
         data = block.buffer()
-        size = max(_INFER_BLOCK, int(block.lengths().max()) + 1)
-        options = pj.ReadOptions(use_threads=data.size > size, block_size=size)
-        table = pj.read_json(pa.BufferReader(data), read_options=options)
+        if data.size < _INFER_BLOCK:  # one block: the reader without threads is a third quicker to set up
+            table = pj.open_json(
+                pa.BufferReader(data), pj.ReadOptions(use_threads=False, block_size=data.size + 1)
+            ).read_all()
+        else:
+            size = max(_INFER_BLOCK, int(block.lengths().max()) + 1)
+            table = pj.read_json(pa.BufferReader(data), read_options=pj.ReadOptions(block_size=size))
         schema = pa.schema([pa.field(f.name, _no_times(f.type)) for f in table.schema])
         return Inferred(table.num_rows, schema, table.nbytes)
 

@@ -15,6 +15,7 @@ _RETURN = 13
 
 
 class PlainText:
+    semantics = 1
     optional_columns = False
     by_line = True
 

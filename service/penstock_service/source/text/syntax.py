@@ -31,6 +31,9 @@ class Syntax(Protocol):
     """One text format. All of it works on blocks of bytes that begin at a row."""
 
     @property
+    def semantics(self) -> int: ...
+
+    @property
     def optional_columns(self) -> bool: ...
 
     @property
