@@ -171,13 +171,15 @@ def test_a_rate_is_kept_and_a_missed_target_is_said(server: Running, client: pen
     ],
 )
 def test_mixtures_end_as_they_were_told_to(
-    client: penstock.Client, wish: dict[str, object], rows: int, more: int
+    server: Running, client: penstock.Client, wish: dict[str, object], rows: int, more: int
 ) -> None:
     with client.stream({"rows": 1, "more": 1}, batch_size=50, output="numpy", **wish) as stream:  # type: ignore[arg-type]
         found = np.array(ids(stream))
         assert (int((found < 10_000).sum()), int((found >= 10_000).sum())) == (rows, more)
         counts = np.unique(found, return_counts=True)[1]
         assert counts.max() == (4 if more == 1000 else 3 if more == 650 else 1)
+        if wish["until"] == "repeat":
+            assert "more is read 2.17 times in an epoch" in server.log.read_text()
         if wish["until"] == "first":
             assert stream.profile()["unread_rows"] == 700
 

@@ -8,6 +8,7 @@ import pytest
 import penstock
 from tests import datafiles
 from tests.conftest import Serve
+from tests.running import DidNotStart
 
 MODULE = "tests.transform.rows_module"
 
@@ -116,3 +117,34 @@ def test_a_state_of_other_transforms_is_refused(serve: Serve, tmp_path: Path) ->
         other.load_state_dict(stream.state_dict())
         with pytest.raises(penstock.CursorMismatch, match="transforms"):
             other.get_batch()
+
+
+def test_a_spec_names_the_transforms_of_every_stream(serve: Serve, tmp_path: Path) -> None:
+    datafiles.parquet(tmp_path / "rows", 2, 100)
+    spec = tmp_path / "few.penstock.yaml"
+    spec.write_text("path: rows\ntransforms:\n  - filter: y == 3\n  - cast: {y: int8}\n")
+    server = serve(spec)
+    with penstock.connect(server.target) as client:
+        stream = client.stream("few", batch_size=10, output="numpy")
+        assert sorted(ids(stream)) == [i for i in range(200) if i % 7 == 3]
+        more = client.stream("few", batch_size=10, output="numpy", rows=[{"filter": "id < 50"}])
+        batches = list(more)
+        assert sorted(int(i) for b in batches for i in b["id"]) == [i for i in range(50) if i % 7 == 3]
+        assert str(batches[0]["y"].dtype) == "int8"
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        ("transfroms:\n  - filter: y == 3\n", "did you mean transforms"),
+        ("transforms:\n  - fliter: y == 3\n", "did you mean 'filter'"),
+        ("transforms:\n  - python: os:system\n", "--python-modules os"),
+    ],
+)
+def test_a_spec_that_is_written_wrongly_ends_the_start(serve: Serve, tmp_path: Path, lines: str, says: str) -> None:
+    datafiles.parquet(tmp_path / "rows", 1, 10)
+    spec = tmp_path / "few.penstock.yaml"
+    spec.write_text(f"path: rows\n{lines}")
+    with pytest.raises(DidNotStart) as caught:
+        serve(spec)
+    assert says in caught.value.stderr

@@ -206,10 +206,10 @@ def test_the_database_is_written_through_to_disk_and_knows_its_layout(tmp_path: 
     file = tmp_path / "state" / "registry.sqlite"
     other = sqlite3.connect(file)
     assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert other.execute("PRAGMA user_version").fetchone() == (2,)
+    assert other.execute("PRAGMA user_version").fetchone() == (3,)
     other.execute("PRAGMA user_version = 99")
     other.close()
-    with pytest.raises(SourceUnreadable, match="layout 99, this release knows 2"):
+    with pytest.raises(SourceUnreadable, match="layout 99, this release knows 3"):
         Registry(tmp_path / "state")
 
 

@@ -172,5 +172,5 @@ def test_a_database_of_the_first_layout_is_migrated(tmp_path: Path) -> None:
     assert registry.register("d", str(tmp_path / "d"), Declaration(task="sft")).task == "sft"
     registry.close()
     with sqlite3.connect(file) as now:
-        assert now.execute("PRAGMA user_version").fetchone() == (2,)
+        assert now.execute("PRAGMA user_version").fetchone() == (3,)
     now.close()

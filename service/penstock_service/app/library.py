@@ -22,6 +22,7 @@ from penstock_service.source.registry import Registry
 from penstock_service.source.spec import spec_of
 from penstock_service.source.stores import Stores
 from penstock_service.source.unchanged import check_unchanged
+from penstock_service.transform.chain import parse
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -32,8 +33,11 @@ _log = logging.getLogger(__name__)
 class Library:
     """Implements what control, HTTP and subscriptions want of datasets."""
 
-    def __init__(self, registry: Registry, in_use: Callable[[], set[str]], stores: Stores) -> None:
+    def __init__(
+        self, registry: Registry, in_use: Callable[[], set[str]], stores: Stores, python_modules: tuple[str, ...]
+    ) -> None:
         self._registry = registry
+        self._python_modules = python_modules
         self._stores = stores
         self._in_use = in_use
         # Threads of its own: a long scan must not keep the gathering of batches waiting.
@@ -142,9 +146,14 @@ class Library:
             if scheme_of(path) is not None:
                 parse_address(split_ranges(path)[0], self._stores)  # first of all: a URI with credentials goes nowhere
         name = name or name_of(paths[0])
+        chain = parse(said.transforms or "", self._python_modules)
         with ScanProgress(name) as progress:
             dataset = self._registry.register(name, paths, said, progress=progress)
         self._empty.pop(name, None)
+        try:
+            chain.schema(dataset.schema)
+        except InvalidRequest as error:
+            _log.warning("dataset %s cannot be streamed with its transforms: %s", name, error)
         for split in dataset.splits:
             _log.info(
                 "dataset %s@%s, split %s: %d rows in %d shards (%s)",

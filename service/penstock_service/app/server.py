@@ -84,7 +84,7 @@ class Server:
         self._stack.callback(seeds.close)
         self._chunks = Chunks(
             partial(make_chunks, stores=stores),
-            Store(settings.store_dir, settings.store_bytes),
+            Store(settings.store_dir, settings.store_bytes, settings.store_memory_bytes),
             _executor(settings),
             Bound("read_ahead", settings.read_ahead_bytes),
             semantics=SEMANTICS,
@@ -95,7 +95,7 @@ class Server:
             settings.max_sessions,
             self._version,
         )
-        self._library = Library(registry, self._data.datasets_in_use, stores)
+        self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules)
         self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)
         self._stack.push_async_callback(self._discoverer.stop)
         self._stack.callback(self._library.close)

@@ -74,6 +74,7 @@ class Subscriptions:
         wish = await self._wish(request, cursor, notes)
         stream = await settle(wish, self._chunks, self._defaults, _carried_plan(cursor))
         notes.extend(await asyncio.to_thread(shared_files, stream.sources))
+        notes.extend(stream.readings())
         self._check_step(view, stream)
         mixer = await self._mixer(stream)
         at = self._begin(request, stream, view, cursor)
@@ -155,7 +156,9 @@ class Subscriptions:
                 empty = nothing
                 notes.append(f"{source.dataset} weighs 0: {nothing}")
             else:
-                dataset = dataset.transformed(chain) if chain else dataset
+                own = await asyncio.to_thread(parse, dataset.transforms, self._python_modules)
+                whole = own.then(chain)
+                dataset = dataset.transformed(whole) if whole else dataset
                 found.append((dataset, source.weight if source.HasField("weight") else None))
         if empty is not None and not found:
             raise empty

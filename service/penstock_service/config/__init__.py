@@ -62,6 +62,11 @@ class Settings(BaseSettings):
         default_factory=lambda so_far: default_store_bytes(so_far["store_dir"]),
         description="most bytes in the chunk store; default: a quarter of the free disk, at most 64GiB",
     )
+    store_memory_bytes: Size = Field(
+        default=512 * MiB,
+        ge=MiB,
+        description="most bytes of chunks that pass through memory where the disk cannot take them",
+    )
     memory: Size = Field(
         default_factory=lambda: default_memory(container_memory()),
         ge=64 * MiB,

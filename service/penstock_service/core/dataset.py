@@ -218,6 +218,7 @@ class DatasetVersion:
     registered_at: str = ""
     split: str = TRAIN
     splits: tuple[Split, ...] = ()
+    transforms: str = ""  # row transforms that its owner wants of every stream, JSON
     chain: RowChain | None = None  # row transforms that a stream wants
     stored_schema: pa.Schema | None = None  # before them; None: the same
 

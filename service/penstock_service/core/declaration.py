@@ -23,6 +23,7 @@ class Declaration:
     target: tuple[str, ...] | None = None  # columns to be predicted
     rows: int | None = None
     features: int | None = None  # columns less those of the target
+    transforms: str | None = None  # row transforms of every stream of it, JSON
     required: Mapping[str, tuple[str, ...]] | None = None  # by split: columns of each file; checked, not kept
 
     def __post_init__(self) -> None:

@@ -82,6 +82,17 @@ class Stream:
         starts = [s.manifest.shard_start for s in self.sources]
         return MixingPool(self.schedule(), self.plan, starts, self.seed, self.reshuffle)
 
+    def readings(self) -> list[str]:
+        """How often each source is read in an epoch, where that is not once."""
+        if self.until != "repeat":
+            return []
+        taken = zip(self.sources, self.schedule().rows_by_source, strict=True)
+        return [
+            f"{source.name} is read {rows / source.manifest.rows:.2f} times in an epoch (until='repeat')"
+            for source, rows in taken
+            if rows != source.manifest.rows and source.manifest.rows
+        ]
+
     def schedule(self) -> Schedule:
         rows = [s.manifest.rows for s in self.sources]
         return Schedule(rows, self.weights, self.plan, self.until, self.epoch_rows)

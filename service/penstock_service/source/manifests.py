@@ -122,6 +122,7 @@ class Manifests:
             manifest=load_manifest(folder, split.name),
             path=row.path,
             description=row.description,
+            transforms=row.transforms,
             tags=row.tags,
             task=row.task,
             metric=row.metric,

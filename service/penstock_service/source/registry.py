@@ -166,6 +166,7 @@ class Registry:
             task=said.task or "",
             metric=said.metric or "",
             target=said.target or (),
+            transforms=said.transforms or "",
             registered_at=same.registered_at if same else datetime.now(UTC).isoformat(timespec="seconds"),
         )
         if row != before:  # a look at what has not changed writes nothing

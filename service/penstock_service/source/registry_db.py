@@ -38,6 +38,7 @@ CREATE TABLE versions (
         "ALTER TABLE versions ADD COLUMN metric TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE versions ADD COLUMN target TEXT NOT NULL DEFAULT '[]'",  # JSON list
     ),
+    ("ALTER TABLE versions ADD COLUMN transforms TEXT NOT NULL DEFAULT ''",),  # JSON list, or empty
 )
 _LAYOUT = len(_MIGRATIONS)  # PRAGMA user_version
 
@@ -61,6 +62,7 @@ class Row:
     task: str
     metric: str
     target: tuple[str, ...]
+    transforms: str = ""
 
 
 _LISTS = ("tags", "notes", "target")  # kept as JSON

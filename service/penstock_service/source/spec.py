@@ -5,6 +5,7 @@ serve. Without `path` it describes, in this order: its folder, if that is called
 (a folder `NAME`, or a file `NAME.*`); its folder.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ class _Keys(BaseModel):
     rows: Count | None = None
     features: Count | None = None
     required: Required | None = None
+    transforms: list[dict[str, Any]] | None = None  # row transforms of every stream of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def read_spec(file: str) -> Spec:
             target=None if keys.target is None else tuple(keys.target),
             rows=keys.rows,
             features=keys.features,
+            transforms=None if keys.transforms is None else json.dumps(keys.transforms),
             required=None if keys.required is None else {split: tuple(c) for split, c in keys.required.items()},
         )
     except InvalidRequest as error:

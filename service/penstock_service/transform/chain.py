@@ -29,6 +29,9 @@ class Chain:
     def __bool__(self) -> bool:
         return bool(self.steps)
 
+    def then(self, other: "Chain") -> "Chain":
+        return Chain((*self.steps, *other.steps))
+
     @property
     def fingerprint(self) -> str:
         return short_hash(*(step.fingerprint for step in self.steps)) if self.steps else ""
