@@ -209,6 +209,6 @@ def test_the_pool_says_its_size_and_takes_a_refill_in_rows(server: Running, clie
         assert stream.state_dict()["cursor"]["plan"]["drain"] == 100
     log = server.log.read_text()
     assert "pool of 400 rows, 100 leave at a time" in log
-    assert "rows of rows enter the pool, from" in log
+    assert "chunk set 0 enters the pool: 1 rows of rows from 000" in log
     with client.stream("rows", batch_size=10, output="numpy", pool_bytes=5000) as stream:
         assert stream.plan["pool_rows"] < 1000

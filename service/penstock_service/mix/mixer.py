@@ -13,12 +13,15 @@ from penstock_service.core.channel import Counters
 from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import DataError
+from penstock_service.core.hashing import U64
 from penstock_service.core.segment import I64, ChunkSource, Progress, Segment, SourceChunks
 from penstock_service.mix.index import ChunkNumbers, build
 from penstock_service.mix.pool import Order
 
 _GROUP: Final = 16  # chunks asked for between two reports of progress
-_SHARDS_NAMED: Final = 3  # in a log line
+_SMALL: Final = 1 << 16  # units of a segment
+_SOURCES_NAMED: Final = 8  # in a log line, and of each of them
+_SHARDS_NAMED: Final = 3
 _REMEMBERED: Final = 4  # segments kept for sessions that come a little later
 
 _log = logging.getLogger(__name__)
@@ -79,9 +82,17 @@ class Mixer:
         return task is not None and task.done() and not task.cancelled() and task.exception() is None
 
     def look_ahead(self, epoch: int, number: int) -> None:
-        """Begin to build the segment after `number`, across the end of the epoch, if nobody has."""
-        following = (epoch, number + 1) if number + 1 < self._order.segments else (epoch + 1, 0)
+        """Begin to build what follows segment `number`, across the end of the epoch, if nobody has.
+
+        One segment, and another where segments are small: a bundle may take more than one of them.
+        """
+        following = self._after(epoch, number)
         self._start(following)
+        if self._order.rows < _SMALL * self._order.segments:
+            self._start(self._after(*following))
+
+    def _after(self, epoch: int, number: int) -> tuple[int, int]:
+        return (epoch, number + 1) if number + 1 < self._order.segments else (epoch + 1, 0)
 
     @property
     def nbytes(self) -> int:
@@ -123,17 +134,22 @@ class Mixer:
         if self._resting:
             self._order.forget()
 
+    def _plan(self, epoch: int, number: int) -> tuple[U64, I64, I64, I64]:
+        """Off the event loop: row ids of a segment, their chunks and rows, and how many units each chunk gives."""
+        ids = self._order.segment_rows(epoch, number)
+        chunk, row = self._numbers.locate(ids)
+        return ids, chunk, row, np.bincount(chunk)
+
     async def _build(self, epoch: int, number: int) -> Segment:
         began = started = time.perf_counter()
-        ids = await asyncio.to_thread(self._order.segment_rows, epoch, number)
-        chunk, row = await asyncio.to_thread(self._numbers.locate, ids)
-        wanted, units = await asyncio.to_thread(np.unique, chunk, return_counts=True)
+        ids, chunk, row, units = await asyncio.to_thread(self._plan, epoch, number)
+        wanted = np.flatnonzero(units)
         mixed = time.perf_counter() - started
         infos: dict[int, ChunkInfo | DataError] = {}
         per_source = self._numbers.by_source(wanted)
         for part in per_source:
             self._chunks.prefetch(part.dataset, part.own.tolist())
-        ready, rows_of = 0, dict(zip(wanted.tolist(), units.tolist(), strict=True))
+        ready, rows_of = 0, dict(zip(wanted.tolist(), units[wanted].tolist(), strict=True))
         for part in per_source:
             for at in range(0, len(part.own), _GROUP):
                 group: list[int] = part.own[at : at + _GROUP].tolist()
@@ -146,20 +162,26 @@ class Mixer:
         segment = await asyncio.to_thread(build, number, ids, chunk, row, infos)
         self._counters.add("mix_seconds", mixed + time.perf_counter() - started)
         self._counters.add("segments_built")
-        self._tell_entering(epoch, number, time.perf_counter() - began)
+        await asyncio.to_thread(self._tell_entering, epoch, number, time.perf_counter() - began)
         self._counters.add("data_errors", len(segment.bad))
         return segment
 
     def _tell_entering(self, epoch: int, number: int, seconds: float) -> None:
         """One line for each chunk set that enters the pool."""
-        for part in self._order.entering(epoch, number):
+        entering = self._order.entering(epoch, number)
+        if not entering or not _log.isEnabledFor(logging.INFO):
+            return
+        parts = []
+        for part in entering[:_SOURCES_NAMED]:
             dataset = self._numbers.sources[part.source]
-            named = [str(dataset.manifest.shards["path"][shard]) for shard in part.shards[:_SHARDS_NAMED]]
-            more = f" and {len(part.shards) - len(named)} more" if len(part.shards) > len(named) else ""
-            _log.info(
-                "epoch %d, chunk set %d: %d rows of %s enter the pool, from %d shards (%s%s); segment ready in %.2f s",
-                *(epoch, number, part.rows, dataset.name, len(part.shards), ", ".join(named), more, seconds),
-            )
+            named = ", ".join(str(dataset.manifest.shards["path"][shard]) for shard in part.shards[:_SHARDS_NAMED])
+            more = f" and {len(part.shards) - _SHARDS_NAMED} more" if len(part.shards) > _SHARDS_NAMED else ""
+            parts.append(f"{part.rows} rows of {dataset.name} from {named}{more}")
+        rest = len(entering) - len(parts)
+        _log.info(
+            "epoch %d, chunk set %d enters the pool: %s%s; its segment was ready in %.2f s",
+            *(epoch, number, "; ".join(parts), f"; and rows of {rest} more datasets" if rest else "", seconds),
+        )
 
     async def _infos(self, dataset: DatasetVersion, chunks: list[int]) -> Sequence[ChunkInfo | DataError]:
         try:
