@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+QUICK := not examples and not trainers and not chaos and not soak
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto demo test check bench cover examples trainers clean
+.PHONY: help setup proto demo test check bench cover examples chaos soak trainers clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +27,7 @@ demo: $(STAMP)  ## start a server on real data and train two small models from i
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)  ## all tests but those that take minutes
-	$(PYTEST) -n 2 -m "not examples and not trainers" tests
+	$(PYTEST) -n 2 -m "$(QUICK)" tests
 
 check: $(STAMP)  ## style, types, layers, freshness of generated code
 	$(BIN)/ruff check
@@ -42,10 +43,16 @@ bench: $(STAMP)  ## speed at the trainer, what mixing does, what many directorie
 	$(BIN)/python -m benchmarks.directories --json benchmarks/results/directories.json
 
 cover: $(STAMP)  ## branch coverage of the tests; HTML in htmlcov/
-	$(PYTEST) -n 2 -m "not examples and not trainers" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests
+	$(PYTEST) -n 2 -m "$(QUICK)" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests
 
 examples: $(STAMP)  ## what takes minutes: the examples as users run them, the Dockerfile's commands
 	$(PYTEST) -m examples tests
+
+chaos: $(STAMP)  ## kill servers and workers at random: CHAOS_HISTORIES=50 CHAOS_SEED=0
+	CHAOS_HISTORIES=$${CHAOS_HISTORIES:-50} $(PYTEST) -n 2 -m chaos tests/chaos
+
+soak: $(STAMP)  ## memory stays flat: SOAK_SECONDS=600
+	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(PYTEST) -m soak tests/soak
 
 trainers: .venv-trainers/.installed  ## the stream in Lightning, Accelerate and the Hugging Face Trainer, in .venv-trainers
 	.venv-trainers/bin/python -m pytest -m trainers tests/trainers

@@ -78,8 +78,21 @@ class _Lost(Exception):
     """The worker does not answer: it has died."""
 
 
+def _hire(start: Start, tries: int) -> "_Worker":
+    """A worker that is ready. One that dies before it is (killed, memory is short) is replaced like any other."""
+    for _ in range(tries - 1):
+        try:
+            return _Worker(start)
+        except _Lost as end:
+            logger.warning("a worker process %s before it could begin; another takes its place", end)
+    try:
+        return _Worker(start)
+    except _Lost as end:
+        raise Internal(f"a worker process cannot begin: it {end}, {tries} times in a row") from None
+
+
 class _Worker:
-    """One process and the connection to it."""
+    """One process and the connection to it. Raises _Lost if it dies before it is ready."""
 
     def __init__(self, start: Start) -> None:
         ours, theirs = socket.socketpair()
@@ -96,7 +109,9 @@ class _Worker:
             self.say(start)
             ready = self.hear() if self._connection.poll(_START_SECONDS) else Ready("it has not started in time")
         except _Lost:
-            ready = Ready(f"it {self.epitaph()}")
+            end = self.epitaph()
+            self.end()
+            raise _Lost(end) from None
         if ready.error:
             self.end()
             raise Internal(f"a worker process cannot begin: {ready.error}")
@@ -150,7 +165,7 @@ class _Seat:
 
     def _run(self) -> None:
         try:
-            self.worker = _Worker(self._start)
+            self.worker = _hire(self._start, self._max_deaths)
         except ServiceError as error:
             self.ready.set_exception(error)
             return
@@ -212,7 +227,7 @@ class _Seat:
         if self.worker and self.worker.process.poll() is not None:
             self._bury(self.worker)
         if self.worker is None:
-            self.worker = _Worker(self._start)
+            self.worker = _hire(self._start, self._max_deaths)
         return self.worker
 
     def _bury(self, worker: _Worker) -> str:
