@@ -13,7 +13,12 @@ big = st.integers(0, 2**63)
 def test_a_cursor_survives_json(
     epoch: int, segment: int, taken: int, step: int, batch: int, seed: int, digest: int
 ) -> None:
-    cursor = Cursor(epoch, segment, taken, step, batch, seed, digest, {"drain": 5}, {"weights": "ab"})
+    cursor = Cursor(
+        *(epoch, segment, taken, step, batch, seed, digest, {"drain": 5}, {"weights": "ab"}),
+        run={"id": "r"},
+        skip=((epoch, 5, 9),),
+        on_error="skip",
+    )
     text = cursor.to_json()
     assert Cursor.from_json(text) == cursor
     assert len(text) < MAX_BYTES
@@ -54,7 +59,17 @@ def test_what_is_no_cursor_says_why(text: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("taken", -1), ("epoch", "1"), ("digest", "xyz"), ("plan", []), ("fingerprint", 3)]
+    ("field", "value"),
+    [
+        ("taken", -1),
+        ("epoch", "1"),
+        ("digest", "xyz"),
+        ("plan", []),
+        ("fingerprint", 3),
+        ("run", 1),
+        ("skip", 5),
+        ("skip", [[0, 3, 1]]),
+    ],
 )
 def test_a_field_that_is_wrong_is_named(field: str, value: object) -> None:
     whole = json.loads(Cursor(0, 0, 0, 0, 1, 0, 0).to_json())

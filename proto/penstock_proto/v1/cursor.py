@@ -19,7 +19,9 @@ class Cursor:
 
     `taken` units of `segment` of `epoch` were part of steps before `step`; `digest` is that of the segment's row ids
     (0 while nothing was taken). `plan` and `fingerprint` say of which order; `seed` and `global_batch` are fields of
-    their own: another batch or world size may go on from here.
+    their own: another batch or world size may go on from here. `run` is the run's id and journal as the
+    server made them, empty before there is one; `skip` holds (epoch, begin, end) of steps passed over;
+    `on_error` is the policy by which `taken` was counted: whether bad rows are among the units depends on it.
     """
 
     epoch: int
@@ -31,6 +33,9 @@ class Cursor:
     digest: int
     plan: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: Mapping[str, str] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    skip: tuple[tuple[int, int, int], ...] = ()
+    on_error: str = "fail"
 
     def to_json(self) -> str:
         return json.dumps({"v": VERSION, **asdict(self), "digest": f"{self.digest:016x}"}, separators=(",", ":"))
@@ -71,8 +76,15 @@ class Cursor:
             digest = int(data["digest"], 16)
         except (TypeError, ValueError) as error:
             raise BadCursor(f"digest={data['digest']!r}: must be hexadecimal digits") from error
-        plan, fingerprint = data["plan"], data["fingerprint"]
-        return cls(**{n: data[n] for n in numbers}, digest=digest, plan=plan, fingerprint=fingerprint)
+        return cls(
+            **{n: data[n] for n in numbers},
+            digest=digest,
+            plan=data["plan"],
+            fingerprint=data["fingerprint"],
+            run=_object(data.get("run", {})),
+            skip=_skip(data.get("skip", [])),
+            on_error=str(data.get("on_error", "fail")),
+        )
 
     def after(self, steps: int, units: int, spans: Sequence[tuple[int, int, int]], first: int) -> Self:
         """The position after `steps` more steps, which end `units` units into the bundle.
@@ -90,3 +102,19 @@ class Cursor:
 
     def next_epoch(self) -> Self:
         return replace(self, epoch=self.epoch + 1, segment=0, taken=0, step=0, digest=0)
+
+
+def _object(value: object) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise BadCursor(f"run={value!r}: must be an object")
+    return value
+
+
+def _skip(value: object) -> tuple[tuple[int, int, int], ...]:
+    try:
+        ranges = tuple((int(epoch), int(begin), int(end)) for epoch, begin, end in value)  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as error:
+        raise BadCursor(f"skip={value!r}: must be a list of [epoch, begin, end]") from error
+    if any(epoch < 0 or not 0 <= begin <= end for epoch, begin, end in ranges):
+        raise BadCursor(f"skip={value!r}: must be steps 0 <= begin <= end of epochs >= 0")
+    return ranges

@@ -19,7 +19,7 @@ class ClientMessage(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("opened", "filling", "bundle", "frame", "epoch_end", "draining", "heartbeat", "error")
+    __slots__ = ("opened", "filling", "bundle", "frame", "epoch_end", "draining", "heartbeat", "error", "fenced", "journal")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     FILLING_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
@@ -28,6 +28,8 @@ class ServerMessage(_message.Message):
     DRAINING_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
+    FENCED_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_FIELD_NUMBER: _ClassVar[int]
     opened: Opened
     filling: Filling
     bundle: Bundle
@@ -36,10 +38,12 @@ class ServerMessage(_message.Message):
     draining: Draining
     heartbeat: Heartbeat
     error: Error
-    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., filling: _Optional[_Union[Filling, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., epoch_end: _Optional[_Union[EpochEnd, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+    fenced: Fenced
+    journal: Journal
+    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., filling: _Optional[_Union[Filling, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., epoch_end: _Optional[_Union[EpochEnd, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., journal: _Optional[_Union[Journal, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol", "stream", "view", "cursor", "epoch", "job", "name", "token", "transports", "window", "client")
+    __slots__ = ("protocol", "stream", "view", "cursor", "epoch", "job", "name", "token", "transports", "window", "client", "start", "force", "branch")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
@@ -51,6 +55,9 @@ class Open(_message.Message):
     TRANSPORTS_FIELD_NUMBER: _ClassVar[int]
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     CLIENT_FIELD_NUMBER: _ClassVar[int]
+    START_FIELD_NUMBER: _ClassVar[int]
+    FORCE_FIELD_NUMBER: _ClassVar[int]
+    BRANCH_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     stream: StreamSpec
     view: View
@@ -62,7 +69,10 @@ class Open(_message.Message):
     transports: _containers.RepeatedScalarFieldContainer[str]
     window: Credit
     client: str
-    def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ...) -> None: ...
+    start: str
+    force: bool
+    branch: bool
+    def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ..., start: _Optional[str] = ..., force: bool = ..., branch: bool = ...) -> None: ...
 
 class StreamSpec(_message.Message):
     __slots__ = ("sources", "seed", "unshuffled", "pool_rows", "pool_bytes", "refill_below", "start", "until", "epoch_rows", "same_every_epoch", "rows", "weight_by")
@@ -103,7 +113,7 @@ class Source(_message.Message):
     def __init__(self, dataset: _Optional[str] = ..., weight: _Optional[float] = ..., split: _Optional[str] = ...) -> None: ...
 
 class View(_message.Message):
-    __slots__ = ("global_batch", "rank", "world_size", "replica", "last", "columns", "text", "row_ids", "target_rows_per_s")
+    __slots__ = ("global_batch", "rank", "world_size", "replica", "last", "columns", "text", "row_ids", "target_rows_per_s", "on_error", "placeholder", "skip")
     GLOBAL_BATCH_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -113,6 +123,9 @@ class View(_message.Message):
     TEXT_FIELD_NUMBER: _ClassVar[int]
     ROW_IDS_FIELD_NUMBER: _ClassVar[int]
     TARGET_ROWS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    ON_ERROR_FIELD_NUMBER: _ClassVar[int]
+    PLACEHOLDER_FIELD_NUMBER: _ClassVar[int]
+    SKIP_FIELD_NUMBER: _ClassVar[int]
     global_batch: int
     rank: int
     world_size: int
@@ -122,7 +135,20 @@ class View(_message.Message):
     text: bool
     row_ids: bool
     target_rows_per_s: float
-    def __init__(self, global_batch: _Optional[int] = ..., rank: _Optional[int] = ..., world_size: _Optional[int] = ..., replica: _Optional[int] = ..., last: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., text: bool = ..., row_ids: bool = ..., target_rows_per_s: _Optional[float] = ...) -> None: ...
+    on_error: str
+    placeholder: str
+    skip: _containers.RepeatedCompositeFieldContainer[StepRange]
+    def __init__(self, global_batch: _Optional[int] = ..., rank: _Optional[int] = ..., world_size: _Optional[int] = ..., replica: _Optional[int] = ..., last: _Optional[str] = ..., columns: _Optional[_Iterable[str]] = ..., text: bool = ..., row_ids: bool = ..., target_rows_per_s: _Optional[float] = ..., on_error: _Optional[str] = ..., placeholder: _Optional[str] = ..., skip: _Optional[_Iterable[_Union[StepRange, _Mapping]]] = ...) -> None: ...
+
+class StepRange(_message.Message):
+    __slots__ = ("epoch", "begin", "end")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    BEGIN_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    begin: int
+    end: int
+    def __init__(self, epoch: _Optional[int] = ..., begin: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class Credit(_message.Message):
     __slots__ = ("steps", "bytes")
@@ -181,7 +207,7 @@ class Filling(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., of: _Optional[int] = ..., stage: _Optional[str] = ...) -> None: ...
 
 class Bundle(_message.Message):
-    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us", "ends_epoch")
+    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us", "ends_epoch", "substituted")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -197,6 +223,7 @@ class Bundle(_message.Message):
     ROWS_WAIT_US_FIELD_NUMBER: _ClassVar[int]
     GATHER_US_FIELD_NUMBER: _ClassVar[int]
     ENDS_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SUBSTITUTED_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     first_step: int
     steps: int
@@ -212,7 +239,8 @@ class Bundle(_message.Message):
     rows_wait_us: int
     gather_us: int
     ends_epoch: bool
-    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ..., ends_epoch: bool = ...) -> None: ...
+    substituted: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ..., ends_epoch: bool = ..., substituted: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("segment", "units", "digest")
@@ -231,20 +259,24 @@ class Frame(_message.Message):
     def __init__(self, data: _Optional[bytes] = ...) -> None: ...
 
 class EpochEnd(_message.Message):
-    __slots__ = ("epoch", "steps", "dropped", "padded", "repeated_rows", "unread")
+    __slots__ = ("epoch", "steps", "dropped", "padded", "repeated_rows", "unread", "skipped_rows", "substituted_rows")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     PADDED_FIELD_NUMBER: _ClassVar[int]
     REPEATED_ROWS_FIELD_NUMBER: _ClassVar[int]
     UNREAD_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_ROWS_FIELD_NUMBER: _ClassVar[int]
+    SUBSTITUTED_ROWS_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     steps: int
     dropped: int
     padded: int
     repeated_rows: int
     unread: int
-    def __init__(self, epoch: _Optional[int] = ..., steps: _Optional[int] = ..., dropped: _Optional[int] = ..., padded: _Optional[int] = ..., repeated_rows: _Optional[int] = ..., unread: _Optional[int] = ...) -> None: ...
+    skipped_rows: int
+    substituted_rows: int
+    def __init__(self, epoch: _Optional[int] = ..., steps: _Optional[int] = ..., dropped: _Optional[int] = ..., padded: _Optional[int] = ..., repeated_rows: _Optional[int] = ..., unread: _Optional[int] = ..., skipped_rows: _Optional[int] = ..., substituted_rows: _Optional[int] = ...) -> None: ...
 
 class Draining(_message.Message):
     __slots__ = ("retry_after_ms", "reason")
@@ -253,6 +285,18 @@ class Draining(_message.Message):
     retry_after_ms: int
     reason: str
     def __init__(self, retry_after_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Fenced(_message.Message):
+    __slots__ = ("by",)
+    BY_FIELD_NUMBER: _ClassVar[int]
+    by: str
+    def __init__(self, by: _Optional[str] = ...) -> None: ...
+
+class Journal(_message.Message):
+    __slots__ = ("run",)
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    def __init__(self, run: _Optional[str] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "retryable")

@@ -1,0 +1,79 @@
+"""What a client's Open asks for, in the words of mixing: datasets looked up, transforms read, the seed settled."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
+
+from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1.cursor import Cursor
+from penstock_service.app.jobs import Seeds
+from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.errors import NoRows
+from penstock_service.core.plan import PoolWish, Start, Until
+from penstock_service.mix.stream import StreamWish, WeightBy
+from penstock_service.transform.chain import Chain, parse
+
+Lookup = Callable[[str, str], Awaitable[DatasetVersion]]
+"""A split of a dataset version by NAME or NAME@VERSION, whose files are as they were."""
+
+
+class Asking:
+    """Turns requests into wishes."""
+
+    def __init__(self, lookup: Lookup, seeds: Seeds, python_modules: tuple[str, ...]) -> None:
+        """`python_modules`: those that streams may run."""
+        self._lookup = lookup
+        self._seeds = seeds
+        self._python_modules = python_modules
+
+    async def wish(self, request: pb.Open, cursor: Cursor | None, notes: list[str]) -> StreamWish:
+        """What should be known of it is added to `notes`. Raises a ServiceError that says what is wrong."""
+        spec = request.stream
+        chain = await asyncio.to_thread(parse, spec.rows, self._python_modules)
+        pool = PoolWish(
+            pool_rows=spec.pool_rows if spec.HasField("pool_rows") else None,
+            pool_bytes=spec.pool_bytes if spec.HasField("pool_bytes") else None,
+            refill_below=spec.refill_below if spec.HasField("refill_below") else None,
+            start=cast(Start, spec.start or "ramp"),
+        )
+        sources = await self._sources(spec.sources, chain, notes)
+        return StreamWish(
+            sources=tuple(dataset for dataset, _ in sources),
+            weights=tuple(weight for _, weight in sources),
+            seed=await self._seed(request, cursor),
+            shuffle=not spec.unshuffled,
+            pool=pool,
+            until=cast(Until, spec.until or "all"),
+            epoch_rows=spec.epoch_rows if spec.HasField("epoch_rows") else None,
+            reshuffle=not spec.same_every_epoch,
+            weight_by=cast(WeightBy, spec.weight_by or "rows"),
+        )
+
+    async def _sources(
+        self, named: Sequence[pb.Source], chain: Chain, notes: list[str]
+    ) -> list[tuple[DatasetVersion, float | None]]:
+        """Datasets and their weights. One without rows among full ones weighs 0, and is noted."""
+        found = []
+        empty: NoRows | None = None
+        for source in named:
+            try:
+                dataset = await self._lookup(source.dataset, source.split)
+            except NoRows as nothing:
+                empty = nothing
+                notes.append(f"{source.dataset} weighs 0: {nothing}")
+            else:
+                own = await asyncio.to_thread(parse, dataset.transforms, self._python_modules)
+                whole = own.then(chain)
+                dataset = dataset.transformed(whole) if whole else dataset
+                found.append((dataset, source.weight if source.HasField("weight") else None))
+        if empty is not None and not found:
+            raise empty
+        return found
+
+    async def _seed(self, request: pb.Open, cursor: Cursor | None) -> int:
+        """The seed asked for, else that of the cursor, else one drawn for the whole job."""
+        if request.stream.HasField("seed"):
+            return int(request.stream.seed)
+        if cursor is not None:
+            return cursor.seed
+        return await asyncio.to_thread(self._seeds.of, request.job, request.name)
