@@ -8,11 +8,13 @@ import numpy.typing as npt
 
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.batch.fetch import Fetch
+from penstock_service.batch.pick import pick
+from penstock_service.batch.policy import Applied, leaves_out, raw_units, units_left
 from penstock_service.batch.view import View
 from penstock_service.core.channel import Counters
 from penstock_service.core.errors import DataError, InvalidRequest, OrderChanged
 from penstock_service.core.feed import Bundle, EpochEnd, Span
-from penstock_service.core.segment import U32, Progress, Segment, SegmentSource
+from penstock_service.core.segment import Progress, Segment, SegmentSource
 
 I64 = npt.NDArray[np.int64]
 
@@ -28,9 +30,11 @@ class StepFeed:
         at: Cursor,
         counters: Counters,
         row_bytes: float = 64.0,
+        policy: Applied | None = None,
     ) -> None:
         """`row_bytes`: about how many bytes a row has, for the first bundle; later ones go by what was gathered."""
         self._segments = segments
+        self._policy = policy
         self._fetch = fetch
         self._view = view
         self._counters = counters
@@ -40,6 +44,7 @@ class StepFeed:
         self._resumed = at if at.taken else None
         self._held: list[Segment] = []
         self._padded = self._repeated = self._dropped = 0
+        self._skipped = self._substituted = 0  # bad rows of the segments held in this epoch
         self._waited = 0.0  # for the rows of the bundle being made
         self._row_bytes = max(1.0, row_bytes)
 
@@ -85,25 +90,38 @@ class StepFeed:
 
     async def _hold_next(self, progress: Progress | None) -> None:
         number = self._next_segment
-        segment = await self._segments.segment(self._epoch, number, progress)
+        built = await self._segments.segment(self._epoch, number, progress)
         self._segments.look_ahead(self._epoch, number)
-        self._check(segment)
+        segment = await self._apply(built)
+        begin = self._find_place(built, segment)
+        self._skipped += int(np.sum(segment.left_out >= begin))
+        self._substituted += int(np.sum(segment.stand_ins.unit >= begin))
         self._held.append(segment)
         self._next_segment += 1
         self._drop_exhausted()
 
-    def _check(self, segment: Segment) -> None:
-        """After a seek: is this the segment the cursor was taken in?"""
+    async def _apply(self, built: Segment) -> Segment:
+        return built if self._policy is None else await self._policy.apply(self._epoch, built)
+
+    def _find_place(self, built: Segment, segment: Segment) -> int:
+        """After a seek: is this the segment the cursor was taken in? Where in it as built we begin.
+
+        The cursor counted units under its own policy; from here on they are counted under this one.
+        """
         if self._resumed is None:
-            return
+            return 0
         at, self._resumed = self._resumed, None
-        if segment.digest != at.digest or at.taken > segment.units:
+        before = built.bad.unit if leaves_out(at.on_error) else np.empty(0, np.int64)
+        if built.digest != at.digest or at.taken > built.units - len(before):
             raise OrderChanged(
-                f"segment {segment.number} of epoch {self._epoch} is not the one this cursor was taken in: its rows "
-                f"have digest {segment.digest:016x} over {segment.units} units, the cursor says {at.digest:016x} after "
-                f"{at.taken}; the data or the code that orders it changed since. Begin the epoch anew, or restore "
-                "what was changed"
+                f"segment {built.number} of epoch {self._epoch} is not the one this cursor was taken in: its rows "
+                f"have digest {built.digest:016x} over {built.units - len(before)} units, the cursor says "
+                f"{at.digest:016x} after {at.taken}; the data or the code that orders it changed since. Begin the "
+                "epoch anew, or restore what was changed"
             )
+        begin = raw_units(at.taken, before)
+        self._taken = units_left(begin, segment.left_out)
+        return begin
 
     def _drop_exhausted(self) -> None:
         while self._held and self._taken >= self._held[0].units:
@@ -121,20 +139,21 @@ class StepFeed:
         """Where among the next `units` units the first bad one is, if not in the first step; raises if it is."""
         before = -self._taken
         for segment in self._held:
-            for bad in segment.bad:
-                at = before + bad.unit
-                if 0 <= at < units:
-                    if at < self._view.global_batch:
-                        raise DataError(f"{bad.where}: {bad.reason}. It would have come in step {self._step}")
-                    return at
+            first = int(np.searchsorted(segment.bad.unit, -before))
+            if first < len(segment.bad):
+                at = before + int(segment.bad.unit[first])
+                if at < min(units, self._view.global_batch):
+                    ((where, reason),) = segment.bad.take(np.array([first])).reasons()
+                    raise DataError(f"{where}: {reason}. It would have come in step {self._step}{_cures(self._policy)}")
+                return at if at < units else None
             before += segment.units
         return None
 
     # -- steps --------------------------------------------------------------------------------------------------
 
     async def _full_steps(self, steps: int) -> Bundle:
-        chunk, row = self._units(self._view.full_steps(self._taken, steps))
-        return await self._bundle(chunk, row, steps, steps * self._view.global_batch)
+        units = self._view.full_steps(self._taken, steps)
+        return await self._bundle(units, steps, steps * self._view.global_batch)
 
     async def _last_step(self, left: int, progress: Progress | None) -> Bundle | EpochEnd:
         self._first_bad(left)
@@ -144,61 +163,51 @@ class StepFeed:
             self._dropped = left
             self._taken += left
             return self._end_epoch()
-        chunk, row = self._units(last.units + self._taken, head)
         self._padded, self._repeated = last.padded, last.repeated
         differing = {"last_rows": len(last.units), "last_units": left}
         if last.valid is not None:
             differing["last_valid"] = last.valid
-        return await self._bundle(chunk, row, 1, left, head, **differing)
+        return await self._bundle(last.units + self._taken, 1, left, head, **differing)
 
     async def _head(self, left: int, progress: Progress | None) -> list[Segment]:
         """The epoch's first segments, enough to fill the last step up with."""
         head: list[Segment] = []
         wanted = self._view.global_batch - left
         for number in range(self._segments.segments):
-            head.append(await self._segments.segment(self._epoch, number, progress))
+            head.append(await self._apply(await self._segments.segment(self._epoch, number, progress)))
             if sum(s.units for s in head) >= wanted:
                 break
         return head
 
-    def _units(self, units: I64, head: list[Segment] | None = None) -> tuple[U32, U32]:
-        """Chunk and row of units counted from the first unit of the first segment held; those of `head` follow."""
-        segments = [*self._held, *(head or [])]
-        if len(segments) == 1:
-            return segments[0].chunk[units], segments[0].row[units]
-        lo, hi = int(units.min(initial=0)), int(units.max(initial=-1)) + 1
-        edges = np.cumsum([0, *(s.units for s in segments)])
-        touched = [i for i in range(len(segments)) if edges[i] < hi and edges[i + 1] > lo] or [0]
-        at = units - edges[touched[0]]
-        chunk = np.concatenate([segments[i].chunk for i in touched])[at]
-        return chunk, np.concatenate([segments[i].row for i in touched])[at]
-
     async def _bundle(
-        self, chunk: U32, row: U32, steps: int, units: int, head: Sequence[Segment] = (), **differing: int
+        self, units: I64, steps: int, taken: int, head: Sequence[Segment] = (), **differing: int
     ) -> Bundle:
+        """`units` count from the first unit of the first segment held; those of `head` follow."""
         started = time.perf_counter()
+        picked = pick([*self._held, *head], units)
         absent = {c: rows for segment in (*self._held, *head) for c, rows in segment.absent.items()}
-        body, rows_by_dataset = await self._fetch.rows(chunk, row, absent)
+        body, rows_by_dataset = await self._fetch.rows(picked, absent)
         seconds = time.perf_counter() - started
         self._counters.add("gather_seconds", seconds)
-        self._row_bytes = max(1.0, body.size / max(1, len(row)))
+        self._row_bytes = max(1.0, body.size / max(1, len(units)))
         bundle = Bundle(
             epoch=self._epoch,
             first_step=self._step,
             steps=steps,
             segment=self._held[0].number,
             taken=self._taken,
-            spans=self._spans(units),
+            spans=self._spans(taken),
             rows=self._view.rows,
             units=self._view.global_batch,
             body=body,
             rows_by_dataset=rows_by_dataset,
-            ends_epoch=self._ends(units),
+            ends_epoch=self._ends(taken),
             rows_wait_seconds=self._waited,
             gather_seconds=seconds,
+            substituted=tuple(picked.stand_ins.tolist()),
             **differing,
         )
-        self._taken += units
+        self._taken += taken
         self._step += steps
         self._drop_exhausted()
         return bundle
@@ -222,10 +231,21 @@ class StepFeed:
         return tuple(spans)
 
     def _end_epoch(self) -> EpochEnd:
-        end = EpochEnd(self._epoch, self._step, self._dropped, self._padded, self._repeated, self._segments.unread)
+        end = EpochEnd(
+            self._epoch,
+            self._step,
+            self._dropped,
+            self._padded,
+            self._repeated,
+            self._segments.unread,
+            self._skipped,
+            self._substituted,
+        )
         if self._step == 0 and not self._dropped:
+            bad = f", {self._skipped} of them as bad rows (on_error='{self._policy.on_error}')" if self._policy else ""
             raise InvalidRequest(
-                f"no row is left of the {self._segments.rows} that an epoch reads: the filters leave all of them out"
+                f"no row is left of the {self._segments.rows} that an epoch reads: all of them are left out by "
+                f"filters{bad if self._skipped else ''}"
             )
         if self._step == 0:
             raise InvalidRequest(
@@ -234,5 +254,11 @@ class StepFeed:
             )
         self._epoch, self._step, self._next_segment, self._taken = self._epoch + 1, 0, 0, 0
         self._held = []
-        self._dropped = self._padded = self._repeated = 0
+        self._dropped = self._padded = self._repeated = self._skipped = self._substituted = 0
         return end
+
+
+def _cures(policy: Applied | None) -> str:
+    if policy is None or policy.on_error != "fail":
+        return ""
+    return "; on_error='skip', 'substitute' or 'quarantine' goes on without it"
