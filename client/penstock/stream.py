@@ -124,7 +124,11 @@ class Stream:
         """
         opened = self._puller.ensure_open()
         if not opened.HasField("steps"):
-            raise TypeError("the number of steps is not known before the epoch has been read: filters decide it")
+            policy = self._share.on_error
+            why = f"on_error={policy.policy!r} leaves out bad rows" if policy.leaves_out else "filters leave out rows"
+            raise TypeError(
+                f"the number of steps is not known before the epoch has been read: {why}, and nobody has counted them"
+            )
         return int(opened.steps)
 
     # -- iterating ----------------------------------------------------------------------------------------------

@@ -7,13 +7,14 @@ import pyarrow as pa
 import pytest
 
 from penstock_service.admin.operations import ServerInformation
+from penstock_service.core.badrow import BadRow
 from penstock_service.core.channel import Bound
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
 from penstock_service.core.declaration import Declaration, check_task
 from penstock_service.core.difference import Difference, ShardChange
 from penstock_service.core.discovery import Child, Discovery
 from penstock_service.core.errors import InvalidRequest, NotFound
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus
 
 
 def a_version(name: str, path: str, description: str = "", tags: tuple[str, ...] = ()) -> DatasetVersion:
@@ -73,6 +74,8 @@ SOME_NUMBERS = Numbers(
     wait_seconds={"credit": 1.5},
     errors={"NotFound": 2},
     data_errors=1,
+    bad_rows={"skip": 3},
+    places_open=1,
     chunks_made=7,
     chunk_hits=9,
     segments_built=4,
@@ -102,6 +105,13 @@ SOME_DISCOVERY = Discovery(
         Child("", "/data/x.png", "refused", reason="it cannot be read as data"),
     ),
 )
+
+
+NOON = "2026-11-21T12:00:00+00:00"
+SOME_BAD_ROWS = [
+    BadRow("job", "train", "skip", "titanic@v1", 204, 1, "0000.jsonl, line 205", "it is no JSON", NOON),
+    BadRow("job", "val", "quarantine", "titanic@v1", 1000, 500, "0002.csv, from row 0 on", "it is gone", NOON),
+]
 
 
 @dataclass
@@ -153,6 +163,13 @@ class SmallOperations:
 
     async def discover(self) -> Discovery:
         return SOME_DISCOVERY
+
+    async def bad_rows(self, job: str = "", stream: str = "", most: int = 1000) -> list[BadRow]:
+        found = [row for row in SOME_BAD_ROWS if job in ("", row.job) and stream in ("", row.stream)]
+        return found[:most]
+
+    def places(self) -> list[PlaceStatus]:
+        return [PlaceStatus("s3://bucket", "open", 8, 2.5, "no answer")]
 
     def sessions(self) -> list[SessionStatus]:
         return [A_SESSION]

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penstock_service.admin.bad_rows import bad_rows
 from penstock_service.admin.dataset_commands import Http, Json, dataset_commands, show_one
 from penstock_service.admin.flags import with_flags
 from penstock_service.admin.logs import set_up_logs
@@ -56,6 +57,7 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("serve")(with_flags(_serve_with(serve)))
     cli.add_typer(dataset_commands(), name="datasets")
     cli.command("inspect")(_inspect)
+    cli.command("bad-rows")(bad_rows)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)
     return cli

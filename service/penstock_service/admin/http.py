@@ -25,6 +25,7 @@ from penstock_service.admin.answers import (
     Session,
     Sessions,
 )
+from penstock_service.admin.failures import add_failures
 from penstock_service.admin.hosts import HostGuard
 from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
@@ -64,6 +65,7 @@ def make_http(operations: Operations, *, address: str = "127.0.0.1:7401") -> Fas
     _add_health(http, operations)
     _add_datasets(http, operations)
     _add_status(http, operations)
+    add_failures(http, operations)
     return http
 
 

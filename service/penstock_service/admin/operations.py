@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from penstock_service.core.badrow import BadRow
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class Operations(Protocol):
 
     async def discover(self) -> Discovery:
         """Looks into the folder of datasets now."""
+
+    async def bad_rows(self, job: str = "", stream: str = "", most: int = 1000) -> list[BadRow]:
+        """Rows that streams met and that are errors, the latest first."""
+
+    def places(self) -> list[PlaceStatus]:
+        """Where data was read from, and whether its circuit breaker is open."""
 
     def sessions(self) -> list[SessionStatus]: ...
 

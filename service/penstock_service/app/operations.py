@@ -1,24 +1,29 @@
 """What operators may ask of the running server: implements `admin.operations.Operations`."""
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import get_args
 
 from penstock_proto.v1 import PROTOCOL
 from penstock_service.admin.operations import ServerInformation
+from penstock_service.app.badrows import BadRows
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.batch.policy import OnError
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
+from penstock_service.core.badrow import BadRow
 from penstock_service.core.channel import Counters
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus
 from penstock_service.deliver.data import DataService
 
 
@@ -46,6 +51,7 @@ class ServerOperations:
         subscriptions: Subscriptions,
         counters: Counters,
         lag: LagProbe,
+        bad_rows: BadRows,
         checks: Callable[[], dict[str, bool]],
     ) -> None:
         self._settings = settings
@@ -58,6 +64,7 @@ class ServerOperations:
         self._subscriptions = subscriptions
         self._counters = counters
         self._lag = lag
+        self._bad_rows = bad_rows
         self._checks = checks
 
     def checks(self) -> dict[str, bool]:
@@ -84,6 +91,12 @@ class ServerOperations:
     async def discover(self) -> Discovery:
         return await self._discoverer.look()
 
+    async def bad_rows(self, job: str = "", stream: str = "", most: int = 1000) -> list[BadRow]:
+        return await asyncio.to_thread(self._bad_rows.list, job, stream, most)
+
+    def places(self) -> list[PlaceStatus]:
+        return self._chunks.places()
+
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()
 
@@ -107,6 +120,8 @@ class ServerOperations:
             wait_seconds=dict(totals.waits),
             errors=dict(totals.errors),
             data_errors=int(values.get("data_errors", 0)),
+            bad_rows={p: int(values.get(f"bad_rows_{p}", 0)) for p in get_args(OnError)},
+            places_open=sum(place.state != "closed" for place in self._chunks.places()),
             chunks_made=chunks.made,
             chunk_hits=chunks.hits,
             segments_built=int(values.get("segments_built", 0)),

@@ -9,11 +9,14 @@ from typing import Any, Final, cast
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.app.asking import Asking, Lookup
+from penstock_service.app.badrows import BadRows
 from penstock_service.app.jobs import Agreement, Claim, Seeds
 from penstock_service.app.position import begin, carried_plan, read_cursor
 from penstock_service.batch.columns import delivered
 from penstock_service.batch.feed import StepFeed
 from penstock_service.batch.fetch import Fetch
+from penstock_service.batch.placeholder import parse_placeholder
+from penstock_service.batch.policy import Applied, OnError, Policy
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.errors import InvalidRequest
@@ -43,6 +46,7 @@ class Subscriptions:
         step_bytes: int,
         python_modules: tuple[str, ...],
         counters: Counters,
+        bad_rows: BadRows,
     ) -> None:
         """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run."""
         self._step_bytes = step_bytes
@@ -51,6 +55,7 @@ class Subscriptions:
         self._chunks = chunks
         self._defaults = defaults
         self._counters = counters
+        self._bad_rows = bad_rows
         self._mixers: OrderedDict[Key, Mixer] = OrderedDict()
         self._readers: Counter[Key] = Counter()
 
@@ -62,6 +67,8 @@ class Subscriptions:
             world_size=request.view.world_size,
             last=cast(Last, request.view.last or "short"),
         )
+        on_error = cast(OnError, request.view.on_error or "fail")
+        Policy(on_error)  # a word that is none is told first of all
         notes: list[str] = []
         cursor = read_cursor(request.cursor)
         wish = await self._asking.wish(request, cursor, notes)
@@ -76,14 +83,19 @@ class Subscriptions:
                 f"the state is in segment {at.segment}, but an epoch of this stream has {mixer.segments}"
             )
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
-        ticket = self._agreement.join(request.job, request.name, _claim(view, request.view.replica, stream, at))
+        policy = Policy(on_error, await asyncio.to_thread(parse_placeholder, request.view.placeholder, schema))
+        claim = _claim(view, request.view, stream, at)
+        ticket = self._agreement.join(request.job, request.name, claim)
         held = ExitStack()
         held.callback(self._agreement.leave, request.job, request.name, ticket)
         for source in stream.sources:
             held.callback(self._chunks.hold(source).release)
         self._readers[stream.key] += 1
         held.callback(self._left, stream.key)
-        fetch = Fetch(mixer, self._chunks, schema, request.view.row_ids)
+        fetch = Fetch(mixer, self._chunks, schema, request.view.row_ids, policy.placeholder)
+        hears = self._bad_rows.hears_of(request.job, request.name, on_error, mixer)
+        applied = Applied(policy, mixer, self._chunks, hears)
+        unknown = stream.may_drop or policy.leaves_out  # before the epoch was read: how many rows it has
         for note in notes:
             _log.warning("stream %s: %s", request.name, note)
         _log.info(
@@ -91,13 +103,13 @@ class Subscriptions:
             *(request.name, stream.plan.pool_rows, stream.plan.drain, stream.plan.cycles, stream.seed),
         )
         return Opening(
-            feed=StepFeed(mixer, fetch, view, at, self._counters, stream.row_bytes),
+            feed=StepFeed(mixer, fetch, view, at, self._counters, stream.row_bytes, applied),
             schema=fetch.schema,
             fingerprint=stream.fingerprint(),
             plan=stream.plan.to_json(),
             cursor=at,
-            rows=None if stream.may_drop else mixer.rows,
-            steps=None if stream.may_drop else view.steps_of(mixer.rows),
+            rows=None if unknown else mixer.rows,
+            steps=None if unknown else view.steps_of(mixer.rows),
             seed=stream.seed,
             datasets=tuple(s.reference for s in stream.sources),
             notes=tuple(notes),
@@ -143,13 +155,14 @@ class Subscriptions:
             del self._mixers[old]
 
 
-def _claim(view: View, replica: int, stream: Stream, at: Cursor) -> Claim:
+def _claim(view: View, asked: pb.View, stream: Stream, at: Cursor) -> Claim:
     facts = (
         ("world size", view.world_size),
         ("global batch", view.global_batch),
         ("last", view.last),
+        ("on_error", (asked.on_error or "fail", asked.placeholder)),
         ("seed", stream.seed),
         ("datasets", tuple(s.reference for s in stream.sources)),
         ("order", tuple(stream.fingerprint().values())),
     )
-    return Claim(view.rank, replica, (at.epoch, at.segment, at.taken), facts)
+    return Claim(view.rank, asked.replica, (at.epoch, at.segment, at.taken), facts)
