@@ -137,8 +137,9 @@ class Journals:
         journal = Journal(run, tuple(Entry.from_json(json.loads(entry)) for entry, _ in found))
         if found and journal.head != found[-1][1]:
             raise SourceUnreadable(
-                f"the journal {self._file} is damaged: the {len(found)} entries of run {run} have head {journal.head}, "
-                f"written was {found[-1][1]}. Restore the file; a state that carries the entries will do as well"
+                f"the journal {self._file} is damaged: the {len(found)} entries of run {run} have head "
+                f"{journal.head}, written was {found[-1][1]}. Restore the file, or remove it: "
+                "then a state that carries the entries will do"
             )
         return journal
 
@@ -147,7 +148,8 @@ class Journals:
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._db.execute("COMMIT")
         except BaseException:  # also on Ctrl-C nothing may be left half done
-            self._db.execute("ROLLBACK")
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
             raise
-        self._db.execute("COMMIT")

@@ -1,7 +1,7 @@
 """What operators may ask of the running server: implements `admin.operations.Operations`."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -10,7 +10,8 @@ from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
-from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.mixers import Mixers
+from penstock_service.app.runs import Runs
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
 from penstock_service.core.channel import Counters
@@ -18,6 +19,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, SessionStatus
 from penstock_service.deliver.data import DataService
 
@@ -43,7 +45,8 @@ class ServerOperations:
         discoverer: Discoverer,
         chunks: Chunks,
         data: DataService,
-        subscriptions: Subscriptions,
+        mixers: Mixers,
+        runs: Runs,
         counters: Counters,
         lag: LagProbe,
         checks: Callable[[], dict[str, bool]],
@@ -55,7 +58,8 @@ class ServerOperations:
         self._discoverer = discoverer
         self._chunks = chunks
         self._data = data
-        self._subscriptions = subscriptions
+        self._mixers = mixers
+        self._runs = runs
         self._counters = counters
         self._lag = lag
         self._checks = checks
@@ -84,6 +88,18 @@ class ServerOperations:
     async def discover(self) -> Discovery:
         return await self._discoverer.look()
 
+    async def runs(self) -> list[RunStatus]:
+        return await self._runs.all()
+
+    async def run(self, run: str) -> RunStatus:
+        return await self._runs.one(run)
+
+    async def set_mixture(self, run: str, weights: Mapping[str, float]) -> Began:
+        return await self._runs.set_mixture(run, weights)
+
+    async def quarantine(self, run: str, dataset: str, rows: Sequence[int | str], reason: str = "") -> Began:
+        return await self._runs.quarantine(run, dataset, rows, reason)
+
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()
 
@@ -111,7 +127,7 @@ class ServerOperations:
             chunk_hits=chunks.hits,
             segments_built=int(values.get("segments_built", 0)),
             bounds=chunks.bounds,
-            mixing_bytes=self._subscriptions.nbytes,
+            mixing_bytes=self._mixers.nbytes,
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,

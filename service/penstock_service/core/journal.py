@@ -83,10 +83,12 @@ class Carried:
             n, found = _number(run["n"]), run.get("entries")
             entries = () if n == 0 else None if found is None else tuple(Entry.from_json(one) for one in found)
             carried = cls(str(run["id"]), n, str(run["head"]), entries)
-            if not carried.run or (entries is not None and (len(entries) != n or _head(entries) != carried.head)):
-                raise ValueError(f"{n} entries with head {carried.head} are not those that are in it")
         except (KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the journal in the state is damaged: {error!r}") from error
+        if not carried.run or (entries is not None and (len(entries) != n or _head(entries) != carried.head)):
+            raise InvalidRequest(
+                f"the journal in the state is damaged: {n} entries with head {carried.head} are not those in it"
+            )
         return carried
 
 
@@ -143,17 +145,17 @@ def reconcile(carried: Carried, known: Journal | None, at: Place) -> Journal:
     Raises:
         JournalConflict: the two have parted, or what would be needed is in neither.
     """
-    if known is not None and known.begins_with(carried):
-        late = [entry for entry in known.entries[carried.n :] if entry.place < at]
+    here = known or Journal(carried.run)
+    if here.begins_with(carried):
+        late = [entry for entry in here.entries[carried.n :] if entry.place < at]
         if late:
             raise JournalConflict(
                 f"the state is before {at} of run {carried.run} with {carried.n} journal entries (head "
-                f"{carried.head}), but here the run has {len(known.entries)} (head {known.head}), and a {late[0].kind} "
+                f"{carried.head}), but here the run has {len(here.entries)} (head {here.head}), and a {late[0].kind} "
                 f"entry that the state does not know holds from {late[0].place} on: the state is of an order that was "
                 f"left. {_CURE}"
             )
-        return known
-    here = known or Journal(carried.run)
+        return here
     where = f"the state's journal of run {carried.run} has {carried.n} entries (head {carried.head}), "
     where += f"this server's has {len(here.entries)} (head {here.head})"
     if carried.n > len(here.entries):

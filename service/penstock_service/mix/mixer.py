@@ -14,8 +14,10 @@ from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import DataError
 from penstock_service.core.hashing import U64
+from penstock_service.core.journal import Place
 from penstock_service.core.segment import I64, ChunkSource, Progress, Segment, SourceChunks
 from penstock_service.mix.index import ChunkNumbers, build
+from penstock_service.mix.masks import Masks
 from penstock_service.mix.pool import Order
 
 _GROUP: Final = 16  # chunks asked for between two reports of progress
@@ -31,9 +33,16 @@ class Mixer:
     """Builds segments of one order. All methods but the constructor belong to the event loop."""
 
     def __init__(
-        self, sources: Sequence[DatasetVersion], order: Order, chunks: ChunkSource, counters: Counters
+        self,
+        sources: Sequence[DatasetVersion],
+        order: Order,
+        chunks: ChunkSource,
+        counters: Counters,
+        masks: Masks | None = None,
     ) -> None:
+        """`masks`: rows that the run's journal leaves out."""
         self._order = order
+        self._masks = masks
         self._numbers = ChunkNumbers(sources)
         self._chunks = chunks
         self._counters = counters
@@ -41,17 +50,18 @@ class Mixer:
         self._resting = False
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
 
-    @property
-    def segments(self) -> int:
-        return self._order.segments
+    def sets(self, epoch: int) -> int:
+        """Chunk sets of an epoch; each enters the pool with the segment of its number."""
+        return self._order.sets(epoch)
 
-    @property
-    def rows(self) -> int:
-        return self._order.rows
+    def segments(self, epoch: int) -> int:
+        return self._order.segments(epoch)
 
-    @property
-    def unread(self) -> int:
-        return self._order.unread
+    def rows(self, epoch: int) -> int:
+        return self._order.rows(epoch)
+
+    def unread(self, epoch: int) -> int:
+        return self._order.unread(epoch)
 
     def by_source(self, chunks: I64) -> list[SourceChunks]:
         return self._numbers.by_source(chunks)
@@ -88,11 +98,11 @@ class Mixer:
         """
         following = self._after(epoch, number)
         self._start(following)
-        if self._order.rows < _SMALL * self._order.segments:
+        if self._order.rows(epoch) < _SMALL * self._order.segments(epoch):
             self._start(self._after(*following))
 
     def _after(self, epoch: int, number: int) -> tuple[int, int]:
-        return (epoch, number + 1) if number + 1 < self._order.segments else (epoch + 1, 0)
+        return (epoch, number + 1) if number + 1 < self._order.segments(epoch) else (epoch + 1, 0)
 
     @property
     def nbytes(self) -> int:
@@ -137,6 +147,8 @@ class Mixer:
     def _plan(self, epoch: int, number: int) -> tuple[U64, I64, I64, I64]:
         """Off the event loop: row ids of a segment, their chunks and rows, and how many units each chunk gives."""
         ids = self._order.segment_rows(epoch, number)
+        if self._masks:
+            ids = self._masks.kept(Place(epoch, number), ids)
         chunk, row = self._numbers.locate(ids)
         return ids, chunk, row, np.bincount(chunk)
 
