@@ -42,6 +42,7 @@ STATUS = {
     codes.PROTOCOL_MISMATCH: 400,
     codes.CURSOR_MISMATCH: 409,
     codes.ORDER_CHANGED: 409,
+    codes.JOURNAL_CONFLICT: 409,
     codes.DATA_ERROR: 422,
     codes.SOURCE_CHANGED: 409,
     codes.SOURCE_UNREADABLE: 503,

@@ -1,6 +1,6 @@
 """What the admin side may ask of the running server. `app.py` implements it; the tests have one of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +9,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus
 
 
@@ -64,6 +65,18 @@ class Operations(Protocol):
 
     def places(self) -> list[PlaceStatus]:
         """Where data was read from, and whether its circuit breaker is open."""
+
+    async def runs(self) -> list[RunStatus]:
+        """Runs that are being read here, and those with entries in the journal."""
+
+    async def run(self, run: str) -> RunStatus:
+        """By its id, or its first letters."""
+
+    async def set_mixture(self, run: str, weights: Mapping[str, float]) -> Began:
+        """Changes the mixture of a run while it is read; answers when that is written down."""
+
+    async def quarantine(self, run: str, dataset: str, rows: Sequence[int | str], reason: str = "") -> Began:
+        """Leaves rows, by their stored numbers, out of what the run has still to read."""
 
     def sessions(self) -> list[SessionStatus]: ...
 

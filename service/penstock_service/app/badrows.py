@@ -28,7 +28,7 @@ _REMEMBERED: Final = 4096  # segments whose bad rows are known to be written
 
 _log = logging.getLogger(__name__)
 
-Heard = tuple[str, str, str, int, int]  # job, stream, policy, epoch, segment
+Heard = tuple[str, str, str, int, int, int, int]  # job, stream, policy, epoch, segment, its digest, bad units
 
 
 class BadRows:
@@ -84,7 +84,7 @@ class BadRows:
         return [BadRow(*line) for line in found]
 
     def _write(self, heard: Heard, segments: SegmentSource, segment: Segment) -> None:
-        job, stream, on_error, _, _ = heard
+        job, stream, on_error, *_ = heard
         now = datetime.now(UTC).isoformat(timespec="seconds")
         with self._lock, suppress(sqlite3.ProgrammingError):  # closed: the server ends
             (there,) = self._db.execute(
@@ -117,7 +117,8 @@ class OfStream:
         self._segments = segments
 
     async def heard(self, epoch: int, segment: Segment) -> None:
-        await self._rows.note((*self._who, epoch, segment.number), self._segments, segment)
+        heard = (*self._who, epoch, segment.number, segment.digest, len(segment.bad))
+        await self._rows.note(heard, self._segments, segment)
 
 
 def _lines(segments: SegmentSource, segment: Segment, most: int) -> Iterator[tuple[str, int, int, str, str]]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import get_args
@@ -13,7 +13,8 @@ from penstock_service.app.badrows import BadRows
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
-from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.mixers import Mixers
+from penstock_service.app.runs import Runs
 from penstock_service.batch.policy import OnError
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
@@ -23,6 +24,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus
 from penstock_service.deliver.data import DataService
 
@@ -48,7 +50,8 @@ class ServerOperations:
         discoverer: Discoverer,
         chunks: Chunks,
         data: DataService,
-        subscriptions: Subscriptions,
+        mixers: Mixers,
+        runs: Runs,
         counters: Counters,
         lag: LagProbe,
         bad_rows: BadRows,
@@ -61,7 +64,8 @@ class ServerOperations:
         self._discoverer = discoverer
         self._chunks = chunks
         self._data = data
-        self._subscriptions = subscriptions
+        self._mixers = mixers
+        self._runs = runs
         self._counters = counters
         self._lag = lag
         self._bad_rows = bad_rows
@@ -97,6 +101,18 @@ class ServerOperations:
     def places(self) -> list[PlaceStatus]:
         return self._chunks.places()
 
+    async def runs(self) -> list[RunStatus]:
+        return await self._runs.all()
+
+    async def run(self, run: str) -> RunStatus:
+        return await self._runs.one(run)
+
+    async def set_mixture(self, run: str, weights: Mapping[str, float]) -> Began:
+        return await self._runs.set_mixture(run, weights)
+
+    async def quarantine(self, run: str, dataset: str, rows: Sequence[int | str], reason: str = "") -> Began:
+        return await self._runs.quarantine(run, dataset, rows, reason)
+
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()
 
@@ -126,7 +142,7 @@ class ServerOperations:
             chunk_hits=chunks.hits,
             segments_built=int(values.get("segments_built", 0)),
             bounds=chunks.bounds,
-            mixing_bytes=self._subscriptions.nbytes,
+            mixing_bytes=self._mixers.nbytes,
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,

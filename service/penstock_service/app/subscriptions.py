@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
 from contextlib import ExitStack
-from typing import Any, Final, cast
+from dataclasses import replace
+from typing import cast
 
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.app.asking import Asking, Lookup
 from penstock_service.app.badrows import BadRows
 from penstock_service.app.jobs import Agreement, Claim, Seeds
+from penstock_service.app.losses import Losses
 from penstock_service.app.position import begin, carried_plan, read_cursor
+from penstock_service.app.run import RunSegments
+from penstock_service.app.runs import Runs
 from penstock_service.batch.columns import delivered
 from penstock_service.batch.feed import StepFeed
 from penstock_service.batch.fetch import Fetch
@@ -20,26 +23,22 @@ from penstock_service.batch.policy import Applied, OnError, Policy
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.errors import InvalidRequest
-from penstock_service.core.feed import Opening
+from penstock_service.core.feed import News, Opening
 from penstock_service.core.plan import PoolDefaults
 from penstock_service.core.segment import ChunkSource
-from penstock_service.mix.mixer import Mixer
 from penstock_service.mix.overlap import shared_files
 from penstock_service.mix.stream import Stream, settle
-
-_IDLE_REMEMBERED: Final = 4
-
-Key = tuple[Any, ...]  # Stream.key
 
 _log = logging.getLogger(__name__)
 
 
 class Subscriptions:
-    """Opens feeds. Streams with the same order share one mixer, whoever subscribes."""
+    """Opens feeds."""
 
     def __init__(
         self,
         lookup: Lookup,
+        runs: Runs,
         chunks: ChunkSource,
         seeds: Seeds,
         defaults: PoolDefaults,
@@ -56,8 +55,7 @@ class Subscriptions:
         self._defaults = defaults
         self._counters = counters
         self._bad_rows = bad_rows
-        self._mixers: OrderedDict[Key, Mixer] = OrderedDict()
-        self._readers: Counter[Key] = Counter()
+        self._runs = runs
 
     async def open(self, request: pb.Open) -> Opening:
         """Raises a ServiceError that says what is wrong with the request."""
@@ -76,26 +74,33 @@ class Subscriptions:
         notes.extend(await asyncio.to_thread(shared_files, stream.sources))
         notes.extend(stream.readings())
         self._check_step(view, stream)
-        mixer = await self._mixer(stream)
         at = begin(request, stream, view, cursor)
-        if at.segment >= mixer.segments:
-            raise InvalidRequest(
-                f"the state is in segment {at.segment}, but an epoch of this stream has {mixer.segments}"
-            )
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
         policy = Policy(on_error, await asyncio.to_thread(parse_placeholder, request.view.placeholder, schema))
-        claim = _claim(view, request.view, stream, at)
-        ticket = self._agreement.join(request.job, request.name, claim)
-        held = ExitStack()
-        held.callback(self._agreement.leave, request.job, request.name, ticket)
-        for source in stream.sources:
-            held.callback(self._chunks.hold(source).release)
-        self._readers[stream.key] += 1
-        held.callback(self._left, stream.key)
-        fetch = Fetch(mixer, self._chunks, schema, request.view.row_ids, policy.placeholder)
-        hears = self._bad_rows.hears_of(request.job, request.name, on_error, mixer)
-        applied = Applied(policy, mixer, self._chunks, hears)
-        unknown = stream.may_drop or policy.leaves_out  # before the epoch was read: how many rows it has
+        with ExitStack() as failed:  # what was taken is let go of if the rest is refused
+            segments = await self._runs.join(
+                *(request.job, request.name, stream, at, request.branch, view.rank, view.world_size)
+            )
+            failed.callback(self._runs.leave, segments)
+            if at.segment >= segments.segments(at.epoch):
+                raise InvalidRequest(
+                    f"the state is in segment {at.segment}, but epoch {at.epoch} of this stream has "
+                    f"{segments.segments(at.epoch)}"
+                )
+            ticket = self._agreement.join(request.job, request.name, _claim(view, request.view, stream, at))
+            failed.callback(self._agreement.leave, request.job, request.name, ticket)
+            for source in stream.sources:
+                failed.callback(self._chunks.hold(source).release)
+            held = failed.pop_all()
+        at = replace(at, run=segments.run.journal.carried())
+        hears = self._bad_rows.hears_of(request.job, request.name, on_error, segments)
+        if on_error != "fail":
+            segments.losing = Losses(self._runs, segments, hears).lost
+        fetch = Fetch(segments, self._chunks, schema, request.view.row_ids, policy.placeholder)
+        applied = Applied(policy, segments, self._chunks, hears)
+        feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes, applied)
+        segments.next_step, segments.global_batch = lambda: feed.next_step, view.global_batch
+        rows = None if policy.leaves_out else segments.epoch_rows()
         for note in notes:
             _log.warning("stream %s: %s", request.name, note)
         _log.info(
@@ -103,28 +108,20 @@ class Subscriptions:
             *(request.name, stream.plan.pool_rows, stream.plan.drain, stream.plan.cycles, stream.seed),
         )
         return Opening(
-            feed=StepFeed(mixer, fetch, view, at, self._counters, stream.row_bytes, applied),
+            feed=feed,
             schema=fetch.schema,
             fingerprint=stream.fingerprint(),
             plan=stream.plan.to_json(),
             cursor=at,
-            rows=None if unknown else mixer.rows,
-            steps=None if unknown else view.steps_of(mixer.rows),
+            rows=rows,
+            steps=None if rows is None else view.steps_of(rows),
             seed=stream.seed,
             datasets=tuple(s.reference for s in stream.sources),
             notes=tuple(notes),
             close=held.close,
+            news=lambda: _news(segments, view, policy),
+            listen=segments.listen,
         )
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of indices and waiting rows, over all streams."""
-        return sum(mixer.nbytes for mixer in self._mixers.values())
-
-    async def stop(self) -> None:
-        for mixer in self._mixers.values():
-            await mixer.stop()
-        self._mixers.clear()
 
     def _check_step(self, view: View, stream: Stream) -> None:
         """One step of one rank is made in memory at once: it must fit there."""
@@ -136,23 +133,12 @@ class Subscriptions:
                 f"{max(1, int(self._step_bytes / stream.row_bytes))} rows per rank"
             )
 
-    async def _mixer(self, stream: Stream) -> Mixer:
-        mixer = self._mixers.get(stream.key)
-        if mixer is None:
-            order = await asyncio.to_thread(stream.order)
-            mixer = self._mixers.setdefault(stream.key, Mixer(stream.sources, order, self._chunks, self._counters))
-        self._mixers.move_to_end(stream.key)
-        return mixer
 
-    def _left(self, key: Key) -> None:
-        """One reader of a stream has gone; streams that nobody reads keep little, and only the latest of them."""
-        self._readers[key] -= 1
-        if self._readers[key] == 0:
-            del self._readers[key]
-            self._mixers[key].rest()
-        idle = [k for k in self._mixers if k not in self._readers]
-        for old in idle[: max(0, len(idle) - _IDLE_REMEMBERED)]:
-            del self._mixers[old]
+def _news(segments: RunSegments, view: View, policy: Policy) -> News | None:
+    news = segments.news()
+    if news is None or news.rows is None:
+        return news
+    return news._replace(rows=None) if policy.leaves_out else news._replace(steps=view.steps_of(news.rows))
 
 
 def _claim(view: View, asked: pb.View, stream: Stream, at: Cursor) -> Claim:

@@ -68,6 +68,11 @@ class StepFeed:
             return await self._full_steps(self._before_bad(full))
         return await self._last_step(left, progress)
 
+    @property
+    def next_step(self) -> int:
+        """The step of this epoch that the first unit of the first segment not held comes in."""
+        return self._step + self._left() // self._view.global_batch
+
     # -- walking ------------------------------------------------------------------------------------------------
 
     def _left(self) -> int:
@@ -76,14 +81,14 @@ class StepFeed:
     async def _hold(self, units: int, progress: Progress | None) -> None:
         """Hold segments until `units` units are left, or the epoch ends."""
         self._drop_exhausted()
-        while self._left() < units and self._next_segment < self._segments.segments:
+        while self._left() < units and self._next_segment < self._segments.segments(self._epoch):
             await self._hold_next(progress)
 
     async def _hold_ready(self, units: int) -> None:
         """Hold what is there without waiting: a bundle leaves rather than waits for the next segment."""
         while (
             self._left() < units
-            and self._next_segment < self._segments.segments
+            and self._next_segment < self._segments.segments(self._epoch)
             and self._segments.ready(self._epoch, self._next_segment)
         ):
             await self._hold_next(None)
@@ -126,7 +131,7 @@ class StepFeed:
     def _drop_exhausted(self) -> None:
         while self._held and self._taken >= self._held[0].units:
             # The last segment of an epoch stays: it says where the epoch's end is.
-            if len(self._held) == 1 and self._next_segment >= self._segments.segments:
+            if len(self._held) == 1 and self._next_segment >= self._segments.segments(self._epoch):
                 return
             self._taken -= self._held.pop(0).units
 
@@ -173,7 +178,7 @@ class StepFeed:
         """The epoch's first segments, enough to fill the last step up with."""
         head: list[Segment] = []
         wanted = self._view.global_batch - left
-        for number in range(self._segments.segments):
+        for number in range(self._segments.segments(self._epoch)):
             head.append(await self._apply(await self._segments.segment(self._epoch, number, progress)))
             if sum(s.units for s in head) >= wanted:
                 break
@@ -214,7 +219,7 @@ class StepFeed:
 
     def _ends(self, units: int) -> bool:
         """Does no step of this epoch follow, once `units` more units are taken?"""
-        if self._next_segment < self._segments.segments:
+        if self._next_segment < self._segments.segments(self._epoch):
             return False
         left = self._left() - units
         return left == 0 or (left < self._view.global_batch and self._view.last == "drop")
@@ -237,15 +242,15 @@ class StepFeed:
             self._dropped,
             self._padded,
             self._repeated,
-            self._segments.unread,
+            self._segments.unread(self._epoch),
             self._skipped,
             self._substituted,
         )
         if self._step == 0 and not self._dropped:
             bad = f", {self._skipped} of them as bad rows (on_error='{self._policy.on_error}')" if self._policy else ""
             raise InvalidRequest(
-                f"no row is left of the {self._segments.rows} that an epoch reads: all of them are left out by "
-                f"filters{bad if self._skipped else ''}"
+                f"no row is left of the {self._segments.rows(self._epoch)} that an epoch reads: all of them are left "
+                f"out by filters{bad if self._skipped else ''}"
             )
         if self._step == 0:
             raise InvalidRequest(

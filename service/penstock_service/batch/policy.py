@@ -128,7 +128,7 @@ def substituted(segment: Segment, chunk: I64, row: I64, faults: Mapping[int, Fau
         segment,
         chunk=chunks,
         row=rows,
-        bad=BadUnits(left.unit, left.chunk, left.stored, faults),
+        bad=BadUnits(left.unit, left.chunk, left.stored, {c: faults[c] for c in left.faults}),
         stand_ins=segment.bad.take(found),
         kin={},
     )

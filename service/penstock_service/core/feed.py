@@ -68,6 +68,14 @@ class Feed(Protocol):
         ...
 
 
+class News(NamedTuple):
+    """The run's journal has grown."""
+
+    run: str  # JSON, as in a cursor's `run`
+    rows: int | None  # of a whole epoch from this one on; None: not known, or not the same for all
+    steps: int | None = None
+
+
 @dataclass(frozen=True)
 class Opening:
     """A stream opened for one rank: what the client is told, and where its steps come from."""
@@ -83,3 +91,5 @@ class Opening:
     datasets: tuple[str, ...]  # NAME@VERSION, NAME@VERSION:SPLIT
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice
     notes: tuple[str, ...] = ()  # what the user should know
+    news: Callable[[], News | None] = lambda: None  # what the client must be told before its next bundle; once
+    listen: Callable[[Callable[[], None]], None] = lambda listener: None  # calls it back when there is news

@@ -37,7 +37,13 @@ class BadUnits:
 
     def take(self, which: I64) -> "BadUnits":
         """Some of them, by their number here; ascending."""
-        return BadUnits(self.unit[which], self.chunk[which], self.stored[which], self.faults)
+        chunk = self.chunk[which]
+        return BadUnits(
+            self.unit[which], chunk, self.stored[which], {c: self.faults[c] for c in np.unique(chunk).tolist()}
+        )
+
+    def of_chunks(self, chunks: I64) -> "BadUnits":
+        return self.take(np.flatnonzero(np.isin(self.chunk, chunks)))
 
     def reasons(self) -> list[tuple[str, str]]:
         """Where and why, of each. Makes Python objects: for few of them."""
@@ -131,18 +137,15 @@ class SourceChunks(NamedTuple):
 class SegmentSource(Protocol):
     """The one global order of a stream, as segments whose chunks are made."""
 
-    @property
-    def segments(self) -> int:
+    def segments(self, epoch: int) -> int:
         """Segments of an epoch; some may be empty."""
         ...
 
-    @property
-    def rows(self) -> int:
+    def rows(self, epoch: int) -> int:
         """Rows of an epoch, before any filter."""
         ...
 
-    @property
-    def unread(self) -> int:
+    def unread(self, epoch: int) -> int:
         """Rows of the sources that no segment of an epoch holds."""
         ...
 

@@ -13,8 +13,10 @@ from penstock_service.core.channel import Counters
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import CHUNK_FAULTS
 from penstock_service.core.hashing import U64
+from penstock_service.core.journal import Place
 from penstock_service.core.segment import I64, ChunkSource, Fault, Progress, Segment, SourceChunks
 from penstock_service.mix.index import ChunkNumbers, build
+from penstock_service.mix.masks import Masks
 from penstock_service.mix.pool import Order
 
 _GROUP: Final = 16  # chunks asked for between two reports of progress
@@ -30,9 +32,16 @@ class Mixer:
     """Builds segments of one order. All methods but the constructor belong to the event loop."""
 
     def __init__(
-        self, sources: Sequence[DatasetVersion], order: Order, chunks: ChunkSource, counters: Counters
+        self,
+        sources: Sequence[DatasetVersion],
+        order: Order,
+        chunks: ChunkSource,
+        counters: Counters,
+        masks: Masks | None = None,
     ) -> None:
+        """`masks`: rows that the run's journal leaves out."""
         self._order = order
+        self._masks = masks
         self._numbers = ChunkNumbers(sources)
         self._chunks = chunks
         self._counters = counters
@@ -41,17 +50,18 @@ class Mixer:
         self._asked: Counter[tuple[int, int]] = Counter()  # who waits now
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
 
-    @property
-    def segments(self) -> int:
-        return self._order.segments
+    def sets(self, epoch: int) -> int:
+        """Chunk sets of an epoch; each enters the pool with the segment of its number."""
+        return self._order.sets(epoch)
 
-    @property
-    def rows(self) -> int:
-        return self._order.rows
+    def segments(self, epoch: int) -> int:
+        return self._order.segments(epoch)
 
-    @property
-    def unread(self) -> int:
-        return self._order.unread
+    def rows(self, epoch: int) -> int:
+        return self._order.rows(epoch)
+
+    def unread(self, epoch: int) -> int:
+        return self._order.unread(epoch)
 
     def by_source(self, chunks: I64) -> list[SourceChunks]:
         return self._numbers.by_source(chunks)
@@ -81,9 +91,11 @@ class Mixer:
                     del self._watchers[key]
 
     def ready(self, epoch: int, number: int) -> bool:
-        """Is the segment there without waiting?"""
+        """Is the segment there, and nothing of it lost, without waiting?"""
         task = self._segments.get((epoch, number))
-        return task is not None and task.done() and not task.cancelled() and task.exception() is None
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return False
+        return not task.result().lost
 
     def look_ahead(self, epoch: int, number: int) -> None:
         """Begin to build what follows segment `number`, across the end of the epoch, if nobody has.
@@ -92,11 +104,11 @@ class Mixer:
         """
         following = self._after(epoch, number)
         self._start(following)
-        if self._order.rows < _SMALL * self._order.segments:
+        if self._order.rows(epoch) < _SMALL * self._order.segments(epoch):
             self._start(self._after(*following))
 
     def _after(self, epoch: int, number: int) -> tuple[int, int]:
-        return (epoch, number + 1) if number + 1 < self._order.segments else (epoch + 1, 0)
+        return (epoch, number + 1) if number + 1 < self._order.segments(epoch) else (epoch + 1, 0)
 
     @property
     def nbytes(self) -> int:
@@ -141,6 +153,8 @@ class Mixer:
     def _plan(self, epoch: int, number: int) -> tuple[U64, I64, I64, I64]:
         """Off the event loop: row ids of a segment, their chunks and rows, and how many units each chunk gives."""
         ids = self._order.segment_rows(epoch, number)
+        if self._masks:
+            ids = self._masks.kept(Place(epoch, number), ids)
         chunk, row = self._numbers.locate(ids)
         return ids, chunk, row, np.bincount(chunk)
 
