@@ -35,7 +35,6 @@ from penstock_service.config import Settings
 from penstock_service.config.addresses import host_and_port
 from penstock_service.core.breaker import Limits
 from penstock_service.core.channel import Bound, Counters
-from penstock_service.core.errors import DataError
 from penstock_service.core.feed import Opening
 from penstock_service.core.plan import PoolDefaults
 from penstock_service.core.retry import Retry
@@ -71,7 +70,7 @@ class Server:
         self.ending = asyncio.Event()
         self.exit_code = 0
 
-    def _failed(self, _: DataError) -> None:
+    def _failed(self) -> None:
         self.exit_code = EXIT_CODE
         self.ending.set()
 
@@ -119,6 +118,7 @@ class Server:
             BundleLimits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
             settings.max_sessions,
             self._version,
+            self._strict.told if self._strict is not None else None,
         )
         self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules)
         self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from penstock_service.core.errors import DataError
+from penstock_service.core.errors import DataError, ServiceError
 from penstock_service.core.feed import Bundle, EpochEnd, Feed, Opening
 from penstock_service.core.segment import Progress
 
@@ -15,24 +15,25 @@ _log = logging.getLogger(__name__)
 
 
 class Strict:
-    """Watches feeds. `failed` is called once, with the first error of data."""
+    """Watches feeds. `failed` is called once, when a trainer was told of the first error of data."""
 
-    def __init__(self, failed: Callable[[DataError], object]) -> None:
+    def __init__(self, failed: Callable[[], object]) -> None:
         self._failed = failed
-        self._told = False
+        self._met: list[DataError] = []  # perhaps ahead of the trainer, which may never come to it
+        self._ended = False
 
     def watch(self, opening: Opening) -> Opening:
-        return replace(opening, feed=_Watched(opening.feed, self._tell))
+        return replace(opening, feed=_Watched(opening.feed, self._met.append))
 
-    def _tell(self, error: DataError) -> None:
-        if not self._told:
-            self._told = True
-            _log.error("the server ends (--strict): %s", error)
-            self._failed(error)
+    def told(self, problem: ServiceError) -> None:
+        if not self._ended and any(problem is met for met in self._met):
+            self._ended = True
+            _log.error("the server ends (--strict): %s", problem)
+            self._failed()
 
 
 class _Watched:
-    def __init__(self, feed: Feed, tell: Callable[[DataError], None]) -> None:
+    def __init__(self, feed: Feed, tell: Callable[[DataError], object]) -> None:
         self._feed = feed
         self._tell = tell
 

@@ -56,9 +56,22 @@ def _array(field: pa.Field, value: Any) -> pa.Array:
 def _typed(value: Any, kind: pa.DataType) -> pa.Array:
     if isinstance(kind, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(kind, _typed(value, kind.storage_type))
+    _check_whole(value, kind)
     array = pa.array([value], kind)
     array.validate(full=True)
     return array
+
+
+def _check_whole(value: Any, kind: pa.DataType) -> None:
+    """Arrow cuts off what is behind the point."""
+    if isinstance(value, float) and pa.types.is_integer(kind) and not value.is_integer():
+        raise ValueError(f"{value} is no whole number")
+    if isinstance(value, list) and hasattr(kind, "value_type"):
+        for item in value:
+            _check_whole(item, kind.value_type)
+    if isinstance(value, Mapping) and pa.types.is_struct(kind):
+        for field in kind:
+            _check_whole(value.get(field.name), field.type)
 
 
 def _bits(value: Any) -> Any:

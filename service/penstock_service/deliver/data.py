@@ -30,9 +30,18 @@ _log = logging.getLogger(__name__)
 class DataService:
     """Serves `penstock.v1.Data`. `subscribe` turns an Open into an opening, or raises a ServiceError."""
 
-    def __init__(self, subscribe: Subscribe, limits: Limits, max_sessions: int, server: str) -> None:
+    def __init__(
+        self,
+        subscribe: Subscribe,
+        limits: Limits,
+        max_sessions: int,
+        server: str,
+        told: Callable[[ServiceError], object] | None = None,
+    ) -> None:
+        """`told` hears of every error that a client was sent."""
         self.totals = Totals()
         self._subscribe = subscribe
+        self._told = told
         self._limits = limits
         self._max_sessions = max_sessions
         self._server = server
@@ -82,6 +91,8 @@ class DataService:
         self.totals.errors[problem.code] = self.totals.errors.get(problem.code, 0) + 1
         _log.warning("session refused or ended: %s: %s", problem.code, problem)
         await context.write(messages.error(problem))
+        if self._told is not None:
+            self._told(problem)
 
     async def _serve(self, context: Context) -> None:
         if self._draining is not None:
