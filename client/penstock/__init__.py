@@ -30,12 +30,14 @@ from penstock.errors import (
     SourceUnreadable,
 )
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
+from penstock.runs import Change, RunInfo
 from penstock.stream import Stream
 
 __all__ = [
     "AlreadyExists",
     "Batch",
     "BatchMetadata",
+    "Change",
     "Client",
     "ConversionError",
     "CursorMismatch",
@@ -53,6 +55,7 @@ __all__ = [
     "ProtocolMismatch",
     "ResourceExhausted",
     "RetryableError",
+    "RunInfo",
     "ServerDraining",
     "ServerError",
     "ServerUnavailable",

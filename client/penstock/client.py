@@ -12,6 +12,7 @@ from penstock.link import Link
 from penstock.on_error import OnError, Wish
 from penstock.registry import Registry
 from penstock.rows import StoredRows
+from penstock.runs import Runs
 from penstock.stream import Stream, client_name
 from penstock.subscription import Datasets, Delivery, Last, Layout, Order, Share, Start, Until, WeightBy, global_batch
 from penstock.world import detect_job, detect_world
@@ -31,10 +32,11 @@ def connect(target: str | None = None, *, token: str | None = None, job: str | N
     return Client(target or os.environ.get("PENSTOCK_TARGET") or DEFAULT_TARGET, token=token, job=job)
 
 
-class Client(Registry):
+class Client(Registry, Runs):
     """Made by `connect`. May be used from several threads, pickled, and used after a fork.
 
-    What it may ask about datasets (register, get, list, search, versions, diff, remove, discover) is in `registry.py`.
+    What it may ask about datasets (register, get, list, search, versions, diff, remove, discover) is in `registry.py`;
+    about runs (runs, set_mixture, quarantine) in `runs.py`.
     """
 
     def __init__(self, target: str, *, token: str | None = None, job: str | None = None) -> None:

@@ -17,6 +17,7 @@ from penstock.errors import InvalidRequest, PenstockError
 from penstock.link import Link
 from penstock.profile import Clock, Profile
 from penstock.puller import Identity, Puller
+from penstock.runs import Change, change_mixture
 from penstock.subscription import Delivery, Order, Share
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import BadCursor, Cursor
@@ -125,10 +126,10 @@ class Stream:
         opened = self._puller.ensure_open()
         if not opened.HasField("steps"):
             policy = self._share.on_error
-            why = f"on_error={policy.policy!r} leaves out bad rows" if policy.leaves_out else "filters leave out rows"
-            raise TypeError(
-                f"the number of steps is not known before the epoch has been read: {why}, and nobody has counted them"
-            )
+            why = "filters, rows in quarantine or a changed mixture decide it"
+            if policy.leaves_out:
+                why = f"on_error={policy.policy!r} leaves out bad rows, and nobody has counted them"
+            raise TypeError(f"the number of steps is not known before the epoch has been read: {why}")
         return int(opened.steps)
 
     # -- iterating ----------------------------------------------------------------------------------------------
@@ -269,8 +270,12 @@ class Stream:
             "cursor": json.loads(cursor.to_json()) if cursor is not None else None,
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], branch: bool = False) -> None:
         """Go on where `state_dict` was taken, on any world size and batch size: the next iterator begins there.
+
+        Args:
+            branch: in a run of its own, without what was changed after the state was taken (all ranks alike). Without
+                it, later changes of the mixture and quarantined rows are met again at the same rows.
 
         Raises:
             InvalidRequest: not a state of a Penstock stream. A state of another stream is refused by the server, with
@@ -287,8 +292,26 @@ class Stream:
         except (BadCursor, KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the state is damaged: {error}") from error
         self._end_live()
-        self._puller.seek(epoch, cursor)
+        self._puller.seek(epoch, cursor, branch and cursor is not None)
         self._loaded, self._again = True, False
+
+    # -- the run ------------------------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> str:
+        """The id of the run: this job's reading of this stream, over all resumes. Connects."""
+        self._puller.ensure_open()
+        return self._puller.run
+
+    def set_mixture(self, weights: Mapping[str, float]) -> Change:
+        """Change the mixture while it is read, on all ranks: see `Client.set_mixture`. Call it on one rank. Connects.
+
+        Raises:
+            InvalidRequest: with what is wrong, and which ranks are not connected.
+        """
+        began = change_mixture(self._link, self.run, weights)
+        self._puller.take_run(began.carried)
+        return Change.of(began)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """A small `Operations`, made of the real words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ from penstock_service.core.declaration import Declaration, check_task
 from penstock_service.core.difference import Difference, ShardChange
 from penstock_service.core.discovery import Child, Discovery
 from penstock_service.core.errors import InvalidRequest, NotFound
+from penstock_service.core.run import Began, RunStatus, row_ranges
 from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus
 
 
@@ -61,6 +62,19 @@ A_SESSION = SessionStatus(
     seconds_waiting_for_credit=1.5,
     seconds_waiting_for_rows=0.25,
     seconds_connected=3.0,
+)
+
+A_RUN = RunStatus(
+    run="3f2a",
+    job="j",
+    stream="train",
+    datasets=("web@v1", "code@v2"),
+    world_size=2,
+    ranks=(0, 1),
+    epoch=0,
+    segment=7,
+    head="h1",
+    entries=({"kind": "quarantine", "epoch": 0, "segment": 3, "rows": {"web": [[4, 6]]}, "reason": "torn"},),
 )
 
 SOME_NUMBERS = Numbers(
@@ -170,6 +184,25 @@ class SmallOperations:
 
     def places(self) -> list[PlaceStatus]:
         return [PlaceStatus("s3://bucket", "open", 8, 2.5, "no answer")]
+
+    async def runs(self) -> list[RunStatus]:
+        return [A_RUN]
+
+    async def run(self, run: str) -> RunStatus:
+        if not A_RUN.run.startswith(run):
+            raise NotFound(f"there is no run {run!r}")
+        return A_RUN
+
+    async def set_mixture(self, run: str, weights: Mapping[str, float]) -> Began:
+        await self.run(run)
+        if weights.keys() != {"web", "code"}:
+            raise InvalidRequest("weights must name every dataset of the mixture, which are web, code")
+        return Began(A_RUN.run, 2, "h2", 0, 7, 40, True, 0, 22, 115, "{}")
+
+    async def quarantine(self, run: str, dataset: str, rows: Sequence[int | str], reason: str = "") -> Began:
+        await self.run(run)
+        row_ranges(rows, 100, dataset)
+        return Began(A_RUN.run, 2, "h2", 1, 0, 0, True, 1, 0, 0, "{}")
 
     def sessions(self) -> list[SessionStatus]:
         return [A_SESSION]

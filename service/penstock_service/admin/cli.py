@@ -18,6 +18,7 @@ from penstock_service.admin.dataset_commands import Http, Json, dataset_commands
 from penstock_service.admin.flags import with_flags
 from penstock_service.admin.logs import set_up_logs
 from penstock_service.admin.remote import RemoteError, Server
+from penstock_service.admin.run_commands import add_run_commands
 from penstock_service.admin.tables import print_json, print_settings
 from penstock_service.config import Settings
 from penstock_service.config.load import SettingsError, load, show
@@ -58,6 +59,7 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.add_typer(dataset_commands(), name="datasets")
     cli.command("inspect")(_inspect)
     cli.command("bad-rows")(bad_rows)
+    add_run_commands(cli)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)
     return cli

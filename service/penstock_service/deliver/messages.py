@@ -8,7 +8,7 @@ import pyarrow as pa
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1 import frames as framing
 from penstock_service.core.errors import ServiceError
-from penstock_service.core.feed import Bundle, EpochEnd, Opening
+from penstock_service.core.feed import Bundle, EpochEnd, News, Opening
 
 
 def opened(opening: Opening, session: str, transport: str, reason: str, server: str) -> bytes:
@@ -74,6 +74,10 @@ def epoch_end(end: EpochEnd) -> bytes:
         substituted_rows=end.substituted,
     )
     return _bytes(pb.ServerMessage(epoch_end=message))
+
+
+def journal(news: News) -> bytes:
+    return _bytes(pb.ServerMessage(journal=pb.Journal(run=news.run, steps=news.steps, rows=news.rows)))
 
 
 def draining(retry_after_ms: int, reason: str) -> bytes:
