@@ -33,8 +33,18 @@ def data(tmp_path: Path) -> Path:
 
 
 def forgetful(serve: Serve, data: Path, *flags: object) -> Running:
-    """Each shard is a chunk of its own, and none is kept in the store."""
-    return serve(data, "--chunk-rows", ROWS, "--chunk-bytes", "64KiB", *QUICK, *flags)
+    """Each shard is a chunk of its own. Registered once: another start does not look at the folder again."""
+    server = serve("--chunk-rows", ROWS, "--chunk-bytes", "64KiB", *QUICK, *flags)
+    with penstock.connect(server.target) as client:
+        client.register("rows", str(data))
+    return server
+
+
+def forget(server: Running) -> None:
+    """Another start, with nothing that was read before."""
+    server.kill()
+    shutil.rmtree(server.folder / "store")
+    server.start()
 
 
 def entries(server: Running) -> list[dict[str, Any]]:
@@ -48,9 +58,7 @@ def test_a_file_that_is_missing_when_opened_is_refused_or_left_out(serve: Serve,
         order = ids(client.stream("rows", **WISH))
         kept = (data / "0003.jsonl").read_bytes()
         (data / "0003.jsonl").unlink()
-        shutil.rmtree(server.folder / "store")  # what was read of it before is forgotten
-        server.kill()
-        server.start()
+        forget(server)
         with pytest.raises(penstock.SourceChanged, match=r"0003\.jsonl \(gone\)"):
             client.stream("rows", **WISH).get_batch()
         for policy in ("skip", "quarantine", "substitute"):
@@ -108,9 +116,7 @@ def test_two_ranks_leave_the_same_out(serve: Serve, data: Path) -> None:
     with penstock.connect(server.target, job="two") as client:
         order = ids(client.stream("rows", **WISH))
         (data / "0002.jsonl").unlink()
-        shutil.rmtree(server.folder / "store")
-        server.kill()
-        server.start()
+        forget(server)
         wish = {**WISH, "batch_size": 5, "on_error": "skip"}
         streams = [client.stream("rows", rank=r, world_size=2, name="s", **wish) for r in range(2)]
         for stream in streams:
@@ -146,12 +152,10 @@ def test_a_chunk_that_kills_its_worker_fails_or_is_left_out_and_never_loops(serv
         assert server.metric("penstock_workers_restarted_total") == deaths
 
 
-def test_a_place_that_does_not_answer_rests_and_is_told(serve: Serve, data: Path, tmp_path: Path) -> None:
-    """A folder of files that became folders: reading each is an error of the disk, as the kernel tells it."""
-    server = forgetful(serve, data, "--breaker-failures", 2, "--breaker-pause", 60, "--read-retry-deadline", 0.5)
+def test_places_that_data_is_read_from_are_told(serve: Serve, data: Path) -> None:
+    server = forgetful(serve, data)
     with penstock.connect(server.target) as client:
-        stream = client.stream("rows", **{**WISH, "shuffle": False})
-        stream.get_batch()
+        client.stream("rows", **WISH).get_batch()
         (place,) = json.loads(server.get("/api/v1/places"))["places"]
-        assert (place["place"], place["state"]) == (str(data), "closed")
+        assert (place["place"], place["state"], place["failures"]) == (str(data), "closed", 0)
         assert server.metric("penstock_places_open") == 0
