@@ -111,6 +111,65 @@ def test_a_file_that_goes_while_it_is_read_fails_at_its_step_on_every_rank_and_s
         assert len(ids(again)) == SHARDS * ROWS - ROWS  # in later epochs of the run too
 
 
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("policy", ["skip", "substitute", "quarantine"])
+def test_what_is_lost_in_the_middle_of_a_segment_is_left_out_of_its_tail(
+    serve: Serve, data: Path, world: int, policy: Any
+) -> None:
+    """The whole epoch is one segment: the run stops under `fail`, goes on under another, and is what it is then."""
+    server = forgetful(serve, data)
+    with penstock.connect(server.target, job="tail") as client:
+        wish = {**WISH, "pool_rows": 10_000, "batch_size": 10 // world, "prefetch": 4}
+
+        def ranks(on_error: Any, state: Any = None) -> list[penstock.Stream]:
+            streams = [
+                client.stream("rows", rank=r, world_size=world, name="s", on_error=on_error, **wish)
+                for r in range(world)
+            ]
+            for stream in streams:
+                if state is not None:
+                    stream.load_state_dict(state)
+                assert stream.plan  # connects
+            return streams
+
+        def together(streams: list[penstock.Stream], steps: int = 10_000) -> list[int]:
+            found: list[int] = []
+            loops = [stream.resume() for stream in streams]
+            for _, parts in zip(range(steps), zip(*loops, strict=True), strict=False):
+                found += ids(parts)
+            return found
+
+        def closed(streams: list[penstock.Stream]) -> Any:
+            state = json.loads(json.dumps(streams[0].state_dict()))
+            for stream in streams:
+                stream.close()
+            return state
+
+        order = together(ranks("fail"))
+        # Some steps are read and then all is forgotten: the rows of the file that goes are among them.
+        begun = ranks("fail")
+        got = together(begun, 20)
+        state = closed(begun)
+        assert set(got) & set(of(2))
+        (data / "0002.jsonl").rename(data / "away")
+        forget(server)
+        goes_on = ranks(policy, state)
+        more = together(goes_on, 15)
+        later = closed(goes_on)
+        assert later["cursor"]["run"]["n"] == 1
+        assert got == order[:200]
+        rest = [row for row in order[200:] if row not in of(2)]
+        assert more == rest[:150]
+        # The file is back, the server has forgotten what it read: the order of the run stays.
+        (data / "away").rename(data / "0002.jsonl")
+        forget(server)
+        assert together(ranks(policy, later)) == rest[150:]
+        for again in ("fail", policy):  # also for a state that is older than the loss
+            streams = ranks(again, state)
+            assert together(streams) == rest
+            closed(streams)
+
+
 def test_two_ranks_leave_the_same_out(serve: Serve, data: Path) -> None:
     server = forgetful(serve, data)
     with penstock.connect(server.target, job="two") as client:

@@ -92,13 +92,13 @@ class Subscriptions:
             for source in stream.sources:
                 failed.callback(self._chunks.hold(source).release)
             held = failed.pop_all()
-        at = replace(at, run=segments.run.journal.carried())
+        known, at = at, replace(at, run=segments.run.journal.carried())
         hears = self._bad_rows.hears_of(request.job, request.name, on_error, segments)
-        if on_error != "fail":
-            segments.losing = Losses(self._runs, segments, hears).lost
         fetch = Fetch(segments, self._chunks, schema, request.view.row_ids, policy.placeholder)
-        applied = Applied(policy, segments, self._chunks, hears)
-        feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes, applied)
+        applied = Applied(policy, segments, self._chunks, hears, segments.cuts)
+        if on_error != "fail":
+            segments.losing = Losses(self._runs, segments, applied, hears).lost
+        feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes, applied, known)
         segments.next_step, segments.global_batch = lambda: feed.next_step, view.global_batch
         rows = None if policy.leaves_out else segments.epoch_rows()
         for note in notes:

@@ -9,10 +9,11 @@ import numpy.typing as npt
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.pick import pick
-from penstock_service.batch.policy import Applied, leaves_out, raw_units, units_left
+from penstock_service.batch.policy import Applied, unit_of, units_left
 from penstock_service.batch.view import View
 from penstock_service.core.channel import Counters
-from penstock_service.core.errors import DataError, InvalidRequest, OrderChanged
+from penstock_service.core.chunk import no_rows
+from penstock_service.core.errors import CHUNK_FAULTS, DataError, InvalidRequest, ServiceError, SourceUnreadable
 from penstock_service.core.feed import Bundle, EpochEnd, Span
 from penstock_service.core.segment import Progress, Segment, SegmentSource
 
@@ -31,8 +32,12 @@ class StepFeed:
         counters: Counters,
         row_bytes: float = 64.0,
         policy: Applied | None = None,
+        resumed: Cursor | None = None,
     ) -> None:
-        """`row_bytes`: about how many bytes a row has, for the first bundle; later ones go by what was gathered."""
+        """`resumed`: `at` as it was brought, where the journal that it knew may be shorter.
+
+        `row_bytes`: about how many bytes a row has, for the first bundle; later ones go by what was gathered.
+        """
         self._segments = segments
         self._policy = policy
         self._fetch = fetch
@@ -41,7 +46,7 @@ class StepFeed:
         self._epoch, self._step = at.epoch, at.step
         self._next_segment = at.segment  # the first one not held
         self._taken = at.taken  # of the first one held
-        self._resumed = at if at.taken else None
+        self._resumed = (resumed or at) if at.taken else None
         self._held: list[Segment] = []
         self._padded = self._repeated = self._dropped = 0
         self._skipped = self._substituted = 0  # bad rows of the segments held in this epoch
@@ -100,7 +105,7 @@ class StepFeed:
         segment = await self._apply(built)
         begin = self._find_place(built, segment)
         self._skipped += int(np.sum(segment.left_out >= begin))
-        self._substituted += int(np.sum(segment.stand_ins.unit >= begin))
+        self._substituted += int(np.sum(segment.stand_ins.unit >= units_left(begin, segment.left_out)))
         self._held.append(segment)
         self._next_segment += 1
         self._drop_exhausted()
@@ -116,15 +121,7 @@ class StepFeed:
         if self._resumed is None:
             return 0
         at, self._resumed = self._resumed, None
-        before = built.bad.unit if leaves_out(at.on_error) else np.empty(0, np.int64)
-        if built.digest != at.digest or at.taken > built.units - len(before):
-            raise OrderChanged(
-                f"segment {built.number} of epoch {self._epoch} is not the one this cursor was taken in: its rows "
-                f"have digest {built.digest:016x} over {built.units - len(before)} units, the cursor says "
-                f"{at.digest:016x} after {at.taken}; the data or the code that orders it changed since. Begin the "
-                "epoch anew, or restore what was changed"
-            )
-        begin = raw_units(at.taken, before)
+        begin = unit_of(at, built, no_rows()) if self._policy is None else self._policy.unit_of(at, built)
         self._taken = units_left(begin, segment.left_out)
         return begin
 
@@ -158,7 +155,12 @@ class StepFeed:
 
     async def _full_steps(self, steps: int) -> Bundle:
         units = self._view.full_steps(self._taken, steps)
-        return await self._bundle(units, steps, steps * self._view.global_batch)
+        try:
+            return await self._bundle(units, steps, steps * self._view.global_batch)
+        except CHUNK_FAULTS as fault:
+            if steps > 1:  # those before it come first
+                return await self._full_steps(1)
+            raise self._lost(fault) from fault
 
     async def _last_step(self, left: int, progress: Progress | None) -> Bundle | EpochEnd:
         self._first_bad(left)
@@ -172,7 +174,19 @@ class StepFeed:
         differing = {"last_rows": len(last.units), "last_units": left}
         if last.valid is not None:
             differing["last_valid"] = last.valid
-        return await self._bundle(last.units + self._taken, 1, left, head, **differing)
+        try:
+            return await self._bundle(last.units + self._taken, 1, left, head, **differing)
+        except CHUNK_FAULTS as fault:
+            raise self._lost(fault) from fault
+
+    def _lost(self, fault: ServiceError) -> ServiceError:
+        """The error of a chunk that was evicted and cannot be made again, though the segment was whole when built."""
+        if self._policy is None or self._policy.on_error == "fail":
+            return DataError(f"{fault}. Its row would have come in step {self._step}{_cures(self._policy)}")
+        return SourceUnreadable(
+            f"{fault}. Its row comes in step {self._step}, in a segment that was begun with it: it cannot be left out "
+            "of that. Make the data readable again; the stream goes on where it is"
+        )
 
     async def _head(self, left: int, progress: Progress | None) -> list[Segment]:
         """The epoch's first segments, enough to fill the last step up with."""

@@ -134,6 +134,14 @@ class SourceChunks(NamedTuple):
     own: I64  # ordinals in the dataset
 
 
+class Cut(NamedTuple):
+    """Whole chunks of a source that are left out of one segment from a unit on: they were lost while it was read."""
+
+    source: int
+    ranges: Sequence[Sequence[int]]  # of stored rows: first, behind the last
+    unit: int
+
+
 class SegmentSource(Protocol):
     """The one global order of a stream, as segments whose chunks are made."""
 
