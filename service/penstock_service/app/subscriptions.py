@@ -78,7 +78,10 @@ class Subscriptions:
                     f"the state is in segment {at.segment}, but epoch {at.epoch} of this stream has "
                     f"{segments.segments(at.epoch)}"
                 )
-            ticket = self._agreement.join(request.job, request.name, _claim(view, request.view.replica, stream, at))
+            run = segments.run.id if at.run else None  # who has no state takes the run that there is
+            ticket = self._agreement.join(
+                request.job, request.name, _claim(view, request.view.replica, stream, at, run)
+            )
             failed.callback(self._agreement.leave, request.job, request.name, ticket)
             for source in stream.sources:
                 failed.callback(self._chunks.hold(source).release)
@@ -128,7 +131,7 @@ def _news(segments: RunSegments, view: View) -> News | None:
     return news._replace(steps=view.steps_of(news.rows))
 
 
-def _claim(view: View, replica: int, stream: Stream, at: Cursor) -> Claim:
+def _claim(view: View, replica: int, stream: Stream, at: Cursor, run: str | None) -> Claim:
     facts = (
         ("world size", view.world_size),
         ("global batch", view.global_batch),
@@ -136,5 +139,6 @@ def _claim(view: View, replica: int, stream: Stream, at: Cursor) -> Claim:
         ("seed", stream.seed),
         ("datasets", tuple(s.reference for s in stream.sources)),
         ("order", tuple(stream.fingerprint().values())),
+        ("run (branch=True on all ranks, or on none)", run),
     )
     return Claim(view.rank, replica, (at.epoch, at.segment, at.taken), facts)
