@@ -56,7 +56,7 @@ class Puller:
         self._cursor: Cursor | None = None  # of the last thing received, or to go on from
         self._run: Mapping[str, Any] = {}  # the run and its journal as the server told them last
         self._heard: pb.Journal | None = None  # what of it was taken over
-        self._branch = False  # the next Open begins a run of its own
+        self.branch = False  # the next Open begins a run of its own
         self._epoch = 0  # where there is no cursor
         self._receiver: Receiver | None = None
         self._pid = os.getpid()
@@ -113,7 +113,7 @@ class Puller:
         self._leave()
         self._cursor, self._epoch = cursor, epoch
         self._run = cursor.run if cursor is not None else {}
-        self._branch = branch
+        self.branch = branch
 
     def resize(self, global_batch: int) -> None:
         """Steps of another size from here on."""
@@ -229,7 +229,7 @@ class Puller:
             transports=["grpc"],
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
             client=self._who.client,
-            branch=self._branch,
+            branch=self.branch,
         )
         self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
         self._owed = None
@@ -252,7 +252,7 @@ class Puller:
             )
         self.opened = opened
         self._cursor = Cursor.from_json(opened.cursor)
-        self._run, self._branch, self._heard = self._cursor.run, False, None
+        self._run, self.branch, self._heard = self._cursor.run, False, None
         self.clock.transport = opened.transport
         if not self._connected_once:
             for note in opened.notes:

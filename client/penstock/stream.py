@@ -341,13 +341,17 @@ class Stream:
     def __getstate__(self) -> dict[str, Any]:
         """Pickles without its connection: the copy begins where this one is."""
         kept = ("_link", "_order", "_share", "_delivery", "_job", "_name", "_client")
-        return {**{name: self.__dict__[name] for name in kept}, "_state": self.state_dict()}
+        return {
+            **{name: self.__dict__[name] for name in kept},
+            "_state": self.state_dict(),
+            "_branch": self._puller.branch,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        position = state.pop("_state")
+        position, branch = state.pop("_state"), state.pop("_branch")
         self.__dict__.update(state)
         self._restart()
-        self.load_state_dict(position)
+        self.load_state_dict(position, branch)
 
 
 class _Epoch(Iterator[Any]):

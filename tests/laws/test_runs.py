@@ -7,6 +7,7 @@ cursor of any rank is resumed, by the journal it carries or by the one on disk.
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -148,6 +149,23 @@ async def empty(work: Callable[[], Any]) -> bool:
     return False
 
 
+async def replayed(server: Server, readers: list[Reader]) -> Reader:
+    """Where the run was changed no rank had read: put together, the ranks have one order, that of a replay by one."""
+    run = readers[0].segments.run
+    assert {reader.segments.run.id for reader in readers} == {run.id}
+    n = min(len(reader.steps) for reader in readers)
+    together = [
+        (parts[0][0], parts[0][1], [row for part in parts for row in part[2]])
+        for parts in zip(*(reader.steps[:n] for reader in readers), strict=True)
+    ]
+    start = Cursor(0, 0, 0, 0, BATCH, server.stream.seed, 0, run=run.journal.carried())
+    again = await server.open(0, 1, start)
+    while len(again.steps) < n:
+        await again.read(1)
+    assert again.steps[:n] == together
+    return again
+
+
 async def resume_anywhere(server: Server, lost: Path, who: Reader, cut: int) -> None:
     """A cursor gives the same tail after a restart; with the whole journal in it, where the state folder was lost."""
     journal, tail = who.segments.run.journal, who.steps[cut + 1 :]
@@ -176,27 +194,16 @@ def test_replay_equals_live(stream: Stream, world: int, data: st.DataObject) -> 
         readers = [await server.open(rank, world) for rank in range(world)]
         for _ in range(data.draw(st.integers(1, 4))):
             for reader in readers:
-                if await empty(lambda reader=reader: reader.read(data.draw(st.integers(0, 5)))):
+                if await empty(partial(reader.read, data.draw(st.integers(0, 5)))):
                     return
             await change(server, readers, data)
         most = max(len(reader.steps) for reader in readers)
         for reader in readers:
             while len(reader.steps) < most + 3:
-                if await empty(lambda reader=reader: reader.read(1)):
+                if await empty(partial(reader.read, 1)):
                     return
-        run = readers[0].segments.run
-        assert len({reader.segments.run.id for reader in readers}) == 1
-        # Where the run was changed, no rank had read: the ranks put together are one order, that of a replay by one.
-        n = min(len(reader.steps) for reader in readers)
-        together = [
-            (parts[0][0], parts[0][1], [row for part in parts for row in part[2]])
-            for parts in zip(*(reader.steps[:n] for reader in readers), strict=True)
-        ]
-        start = Cursor(0, 0, 0, 0, BATCH, stream.seed, 0, run=run.journal.carried())
-        again = await server.open(0, 1, start)
-        while len(again.steps) < n:
-            await again.read(1)
-        assert again.steps[:n] == together
+        again = await replayed(server, readers)
+        # Any cursor of any rank gives the same tail: here, and where the state folder was lost.
         who = data.draw(st.sampled_from(readers))
         cut = data.draw(st.integers(0, len(who.cursors) - 1))
         for reader in (*readers, again):
@@ -240,6 +247,34 @@ def test_the_step_told_is_the_first_that_can_differ(stream: Stream, data: st.Dat
         firsts = [c for c, s in zip(reader.cursors, reader.steps, strict=True) if s[:2] == (began.epoch, began.step)]
         for after in firsts:  # the step told ends in the segment told, or behind it: it has units of it
             assert Place(after.epoch, after.segment) >= Place(began.epoch, began.segment)
+
+    with TemporaryDirectory(dir=QUICK) as folder:
+        server = Server(Path(folder), stream)
+        try:
+            RUNNER[0].run(check(server))
+        finally:
+            server.close()
+
+
+@settings(deadline=None, max_examples=20)
+@given(streams(), st.lists(st.integers(0, 40), min_size=1, max_size=4), st.data())
+def test_changes_made_while_ranks_read_at_the_same_time_are_met_by_all_at_one_row(
+    stream: Stream, turns: list[int], data: st.DataObject
+) -> None:
+    async def check(server: Server) -> None:
+        readers = [await server.open(rank, 2) for rank in range(2)]
+        drawn = [data.draw(st.lists(st.integers(1, 6), min_size=3, max_size=3)) for _ in turns]
+
+        async def changing() -> None:
+            for turn, weights in zip(turns, drawn, strict=True):
+                for _ in range(turn):
+                    await asyncio.sleep(0)
+                wanted = {s.name: w for s, w in zip(stream.sources, weights, strict=False)}
+                await server.runs.set_mixture(readers[0].segments.run.id, wanted)
+
+        await asyncio.gather(changing(), *(reader.read(10) for reader in readers))
+        assert len(readers[0].segments.run.journal.entries) == len(turns)
+        await replayed(server, readers)
 
     with TemporaryDirectory(dir=QUICK) as folder:
         server = Server(Path(folder), stream)

@@ -1,6 +1,7 @@
 """A run that is changed while it is read, by real clients of real servers: replayed, lost, restored, branched."""
 
 import json
+import pickle
 import shutil
 import urllib.error
 import urllib.request
@@ -434,3 +435,22 @@ def test_http_says_what_is_wrong(server: Running, client: penstock.Client) -> No
         assert refused(server, "/api/v1/runs/nobody/mixture", {"weights": NEW})[0] == 404
         answer = ask(server, f"{path}/mixture", {"weights": NEW})
         assert (answer["run"], answer["n"], answer["exact"]) == (stream.run, 1, True)
+
+
+def test_ranks_must_agree_to_branch(client: penstock.Client) -> None:
+    with open_stream(client) as stream:
+        read(stream, 5)
+        state = stream.state_dict()
+    ranks = [open_stream(client, batch_size=5, rank=r, world_size=2, name="parted") for r in range(2)]
+    ranks[0].load_state_dict(state, branch=True)
+    ranks[1].load_state_dict(state)
+    read(ranks[0], 1)
+    with pytest.raises(penstock.InvalidRequest, match=r"disagree .*branch=True on all ranks"):
+        read(ranks[1], 1)
+    ranks[1].load_state_dict(state, branch=True)
+    copy = pickle.loads(pickle.dumps(ranks[1]))  # noqa: S301 - our own bytes
+    read(ranks[1], 1)
+    read(copy, 1)
+    assert ranks[0].run == ranks[1].run == copy.run != run_of(state)["id"]
+    for opened in (*ranks, copy):
+        opened.close()

@@ -51,7 +51,7 @@ class Claim:
     rank: int
     replica: int
     position: tuple[int, int, int]  # epoch, segment, units taken
-    facts: tuple[tuple[str, object], ...]  # what must be the same for all ranks that begin there
+    facts: tuple[tuple[str, object], ...]  # what must be the same for all ranks that begin there; None: anything
 
 
 class Agreement:
@@ -74,7 +74,7 @@ class Agreement:
             differing = [
                 f"{name}: rank {claim.rank} asks for {mine}, rank {other.rank} for {theirs}"
                 for (name, mine), (_, theirs) in zip(claim.facts, other.facts, strict=True)
-                if mine != theirs
+                if mine != theirs and None not in (mine, theirs)
             ]
             if differing:
                 raise InvalidRequest(

@@ -87,7 +87,9 @@ class Subscriptions:
                     f"the state is in segment {at.segment}, but epoch {at.epoch} of this stream has "
                     f"{segments.segments(at.epoch)}"
                 )
-            ticket = self._agreement.join(request.job, request.name, _claim(view, request.view, stream, at))
+            run = segments.run.id if at.run else None  # who has no state takes the run that there is
+            claim = _claim(view, request.view, stream, at, run)
+            ticket = self._agreement.join(request.job, request.name, claim)
             failed.callback(self._agreement.leave, request.job, request.name, ticket)
             for source in stream.sources:
                 failed.callback(self._chunks.hold(source).release)
@@ -141,7 +143,7 @@ def _news(segments: RunSegments, view: View, policy: Policy) -> News | None:
     return news._replace(rows=None) if policy.leaves_out else news._replace(steps=view.steps_of(news.rows))
 
 
-def _claim(view: View, asked: pb.View, stream: Stream, at: Cursor) -> Claim:
+def _claim(view: View, asked: pb.View, stream: Stream, at: Cursor, run: str | None) -> Claim:
     facts = (
         ("world size", view.world_size),
         ("global batch", view.global_batch),
@@ -150,5 +152,6 @@ def _claim(view: View, asked: pb.View, stream: Stream, at: Cursor) -> Claim:
         ("seed", stream.seed),
         ("datasets", tuple(s.reference for s in stream.sources)),
         ("order", tuple(stream.fingerprint().values())),
+        ("run (branch=True on all ranks, or on none)", run),
     )
     return Claim(view.rank, asked.replica, (at.epoch, at.segment, at.taken), facts)
