@@ -226,7 +226,8 @@ def test_runs_are_listed_and_changed(operations: "SmallOperations") -> None:
     assert "carried" not in changed.json()
     refused = ask(operations, "POST", "/api/v1/runs/3f/mixture", json={"weights": {"web": 0.5}})
     assert (refused.status_code, refused.json()["code"]) == (400, "InvalidRequest")
-    for body in ({"weights": {"web": "much"}}, {"wheights": {}}, {}):
+    wrong: list[dict[str, Any]] = [{"weights": {"web": "much"}}, {"wheights": {}}, {}]
+    for body in wrong:
         assert ask(operations, "POST", "/api/v1/runs/3f/mixture", json=body).status_code == 400
     rows = {"dataset": "web", "rows": [7, "40-49"]}
     assert ask(operations, "POST", "/api/v1/runs/3f/quarantine", json=rows).json()["epoch"] == 1

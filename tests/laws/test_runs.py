@@ -387,3 +387,17 @@ def test_a_rank_that_comes_with_more_entries_teaches_the_others_until_they_have_
         for name in "ab":
             (tmp_path / f"{read}" / name).mkdir(parents=True)
         RUNNER[0].run(check(tmp_path / f"{read}", read))
+
+
+def test_a_rank_that_resumes_within_a_segment_holds_it(tmp_path: Path) -> None:
+    async def check(server: Server) -> None:
+        reader = await server.open(0, 1)
+        await reader.read(4)
+        within = next(c for c in reader.cursors if 0 < c.taken < 4 and c.segment > 2)
+        server.runs.leave(reader.segments)
+        back = await server.open(0, 1, within)
+        began = await server.runs.set_mixture(back.segments.run.id, {"0": 1, "1": 5})
+        assert (began.epoch, began.segment) == (within.epoch, within.segment + 1)
+        assert began.step >= within.step
+
+    RUNNER[0].run(check(Server(tmp_path, a_stream())))
