@@ -1,18 +1,26 @@
 """Laws of policies on errors, over random datasets, bad rows, lost chunks, worlds and histories of resumes."""
 
+import asyncio
 import itertools
 from collections.abc import Sequence
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.batch.policy import OnError, Policy
 from penstock_service.batch.view import Last, View
-from penstock_service.core.errors import DataError, SourceUnreadable
+from penstock_service.core.channel import Counters
+from penstock_service.core.chunk import ChunkInfo
+from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.errors import DataError, SourceGone, SourceUnreadable
 from penstock_service.core.feed import Bundle, EpochEnd
-from tests.laws.test_feeds import SCHEMA, InMemory, World, epoch, loop, run, worlds
+from penstock_service.core.plan import PlanConstants
+from penstock_service.mix.mixer import Mixer
+from penstock_service.mix.stream import Stream
+from tests.laws.test_feeds import SCHEMA, InMemory, InMemoryLease, World, dataset, epoch, loop, run, worlds
 
 __all__ = ["loop"]  # the module's fixture: the event loop of all examples
 
@@ -183,5 +191,80 @@ def test_what_no_byte_explains_fails_at_the_step_of_its_first_row_on_every_rank(
                 assert len(rows) == first // 4 * 2
             else:
                 raise AssertionError("nothing was raised")
+
+    run(check())
+
+
+class Evicting(InMemory):
+    """Segments are whole when they are built; then some chunks cannot be made again."""
+
+    def __init__(self, gone: tuple[str, int]) -> None:
+        super().__init__()
+        self.gone = gone
+
+    async def lease(self, dataset: DatasetVersion, chunks: Sequence[int]) -> InMemoryLease:
+        if any((dataset.name, chunk) == self.gone for chunk in chunks):
+            raise SourceGone("the file is gone")
+        return await super().lease(dataset, chunks)
+
+
+@settings(deadline=None, max_examples=40)
+@given(worlds(), st.lists(st.integers(1, 9), min_size=1, max_size=3), st.data())
+def test_a_chunk_that_cannot_be_made_again_stops_at_its_step_and_is_never_passed_over(
+    world: World, sizes: list[int], data: st.DataObject
+) -> None:
+    async def check() -> None:
+        chunks = [(s.name, c) for s in world.stream.sources for c in range(s.manifest.chunks)]
+        gone = data.draw(st.sampled_from(chunks))
+        marked = World(world.stream, InMemory(frozenset(), {gone: DataError("")}))
+        order = await whole_order(world)
+        first = next((i for i, row in enumerate(order) if is_bad(marked, row)), None)
+        if first is None:
+            return
+        for policy, error in (("fail", DataError), ("skip", SourceUnreadable)):
+            feed = World(world.stream, Evicting(gone)).feed(View(3, 0, 1), policy=POLICIES[policy])
+            rows: list[int] = []
+            with pytest.raises(error, match=f"step {first // 3}"):  # noqa: PT012 - where is what is tested
+                for turn in itertools.count():
+                    made = await feed.next(sizes[turn % len(sizes)], 1 << 30)
+                    assert isinstance(made, Bundle)
+                    rows += pa.ipc.read_record_batch(made.body, SCHEMA)["id"].to_pylist()
+            assert rows == order[: first // 3 * 3]
+
+    run(check())
+
+
+class Recovering(InMemory):
+    """A chunk that cannot be read the first `times` times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    async def infos(self, dataset: DatasetVersion, chunks: Sequence[int]) -> list[ChunkInfo]:
+        if 1 in chunks and self.times:
+            self.times -= len(chunks) == 1
+            raise SourceUnreadable("not now")
+        return await super().infos(dataset, chunks)
+
+
+def test_a_segment_made_ahead_that_lacks_something_is_made_again_when_it_is_asked_for() -> None:
+    async def check() -> None:
+        plan = PlanConstants(4, 4, 1, "full")
+        stream = Stream((dataset(0, [[4], [4]]),), (1,), 1, False, plan, "all", None)
+        mixer = Mixer(stream.sources, stream.order(), Recovering(2), Counters())
+        await mixer.segment(0, 0)
+        mixer.look_ahead(0, 0)
+        while any(t.get_name().startswith("segment") for t in asyncio.all_tasks()):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.001)
+        assert not mixer.ready(0, 1)
+        assert not (await mixer.segment(0, 1)).lost
+        # What is asked for and lacks something is what all get who ask, until nobody reads any more.
+        other = Mixer(stream.sources, stream.order(), Recovering(2), Counters())
+        lacking = await other.segment(0, 1)
+        assert lacking.lost == [1]
+        assert await other.segment(0, 1) is lacking
+        other.rest()
+        assert not (await other.segment(0, 1)).lost
 
     run(check())
