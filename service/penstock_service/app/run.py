@@ -12,6 +12,9 @@ from penstock_service.core.segment import I64, Progress, Segment, SourceChunks
 from penstock_service.mix.mixer import Mixer
 from penstock_service.mix.stream import Stream
 
+Reaches = Callable[[int, int, int], tuple[int, bool]]
+"""See `StepFeed.reaches`."""
+
 
 class Run:
     """Belongs to the event loop. `users` counts sessions and those that are about to be one."""
@@ -85,7 +88,7 @@ class RunSegments:
         self.rank, self.world_size = rank, world_size
         self.next = at  # no row from here on was given to this session
         self.under = base.under(run.journal)  # the stream that `mixer` mixes
-        self.next_step: Callable[[], int] = lambda: 0  # of the feed: the step that `next` begins in
+        self.reaches: Reaches = lambda epoch, segment, rows: (0, False)  # of the feed
         self.global_batch = 1
         self._told = run.journal
         self._listener: Callable[[], None] | None = None

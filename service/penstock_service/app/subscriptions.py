@@ -89,7 +89,7 @@ class Subscriptions:
         at = replace(at, run=segments.run.journal.carried())
         fetch = Fetch(segments, self._chunks, schema, request.view.row_ids)
         feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes)
-        segments.next_step, segments.global_batch = lambda: feed.next_step, view.global_batch
+        segments.reaches, segments.global_batch = feed.reaches, view.global_batch
         rows = segments.epoch_rows()
         for note in notes:
             _log.warning("stream %s: %s", request.name, note)
@@ -107,6 +107,7 @@ class Subscriptions:
             steps=None if rows is None else view.steps_of(rows),
             seed=stream.seed,
             datasets=tuple(s.reference for s in stream.sources),
+            step_bytes=view.rows * stream.row_bytes,
             notes=tuple(notes),
             close=held.close,
             news=lambda: _news(segments, view),
