@@ -15,6 +15,9 @@ from penstock_service.core.segment import I64, Cut, Progress, Segment, SourceChu
 from penstock_service.mix.mixer import Mixer
 from penstock_service.mix.stream import Stream
 
+Reaches = Callable[[int, int, int], tuple[int, bool]]
+"""See `StepFeed.reaches`."""
+
 
 class Run:
     """Belongs to the event loop. `users` counts sessions and those that are about to be one."""
@@ -93,7 +96,7 @@ class RunSegments:
         self.resumed = resumed  # until it holds that segment
         self.next = at  # no row from here on was given to this session
         self.under = base.under(run.journal)  # the stream that `mixer` mixes
-        self.next_step: Callable[[], int] = lambda: 0  # of the feed: the step that `next` begins in
+        self.reaches: Reaches = lambda epoch, segment, rows: (0, False)  # of the feed
         self.global_batch = 1
         self.losing: Callable[[Place, Segment], Awaitable[None]] | None = (
             None  # what is done about chunks that are lost

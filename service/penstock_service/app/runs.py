@@ -322,8 +322,7 @@ def _first_free(run: Run, kind: str) -> Place:
 def _began(run: Run, entry: Entry) -> Began:
     reader, place = run.foremost, entry.place
     mixer, plan = reader.mixer, reader.base.plan
-    known = place == reader.next
-    step = reader.next_step() if known else 0
+    step, known = reader.reaches(place.epoch, place.segment, plan.drain)
     complete = Place(place.epoch, place.segment + plan.cycles - 1)
     at = step + (plan.cycles - 1) * plan.drain // reader.global_batch
     if complete.segment >= mixer.segments(place.epoch):
@@ -337,7 +336,7 @@ def _began(run: Run, entry: Entry) -> Began:
         epoch=place.epoch,
         segment=place.segment,
         step=step,
-        exact=known or place.segment == 0,
+        exact=known,
         complete_epoch=complete.epoch,
         complete_segment=complete.segment,
         complete_step=at,

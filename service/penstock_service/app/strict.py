@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from penstock_service.core.errors import DataError, ServiceError
-from penstock_service.core.feed import Bundle, EpochEnd, Feed, Opening
+from penstock_service.core.feed import Bundle, EpochEnd, Feed, Memory, Opening, ordinary
 from penstock_service.core.segment import Progress
 
 EXIT_CODE: Final = 3
@@ -37,9 +37,11 @@ class _Watched:
         self._feed = feed
         self._tell = tell
 
-    async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
+    async def next(
+        self, steps: int, size: int, progress: Progress | None = None, memory: Memory = ordinary
+    ) -> Bundle | EpochEnd:
         try:
-            return await self._feed.next(steps, size, progress)
+            return await self._feed.next(steps, size, progress, memory)
         except DataError as error:
             self._tell(error)
             raise

@@ -101,7 +101,7 @@ class Subscriptions:
         if on_error != "fail":
             segments.losing = Losses(self._runs, segments, applied, hears).lost
         feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes, applied, known)
-        segments.next_step, segments.global_batch = lambda: feed.next_step, view.global_batch
+        segments.reaches, segments.global_batch = feed.reaches, view.global_batch
         rows = None if policy.leaves_out else segments.epoch_rows()
         for note in notes:
             _log.warning("stream %s: %s", request.name, note)
@@ -119,6 +119,7 @@ class Subscriptions:
             steps=None if rows is None else view.steps_of(rows),
             seed=stream.seed,
             datasets=tuple(s.reference for s in stream.sources),
+            step_bytes=view.rows * stream.row_bytes,
             notes=tuple(notes),
             close=held.close,
             news=lambda: _news(segments, view, policy),

@@ -14,7 +14,7 @@ from penstock_service.batch.view import View
 from penstock_service.core.channel import Counters
 from penstock_service.core.chunk import no_rows
 from penstock_service.core.errors import CHUNK_FAULTS, DataError, InvalidRequest, ServiceError, SourceUnreadable
-from penstock_service.core.feed import Bundle, EpochEnd, Span
+from penstock_service.core.feed import Bundle, EpochEnd, Memory, Span, ordinary
 from penstock_service.core.segment import Progress, Segment, SegmentSource
 
 I64 = npt.NDArray[np.int64]
@@ -52,14 +52,18 @@ class StepFeed:
         self._skipped = self._substituted = 0  # bad rows of the segments held in this epoch
         self._waited = 0.0  # for the rows of the bundle being made
         self._row_bytes = max(1.0, row_bytes)
+        self._memory: Memory = ordinary  # for the bundle being made
 
-    async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
+    async def next(
+        self, steps: int, size: int, progress: Progress | None = None, memory: Memory = ordinary
+    ) -> Bundle | EpochEnd:
         """See `core.feed.Feed`.
 
         Raises:
             DataError: the next step holds a row that is none; nothing after it can be had.
             OrderChanged: the segment that the position lies in is not the one it was taken in.
         """
+        self._memory = memory
         started = time.perf_counter()
         await self._hold(self._view.global_batch, progress)
         self._waited = time.perf_counter() - started
@@ -73,10 +77,17 @@ class StepFeed:
             return await self._full_steps(self._before_bad(full))
         return await self._last_step(left, progress)
 
-    @property
-    def next_step(self) -> int:
-        """The step of this epoch that the first unit of the first segment not held comes in."""
-        return self._step + self._left() // self._view.global_batch
+    def reaches(self, epoch: int, segment: int, rows: int) -> tuple[int, bool]:
+        """The step of `epoch` that the first unit of a segment not held comes in, and whether that is certain.
+
+        Args:
+            rows: about how many a segment has, for those in between.
+        """
+        if epoch != self._epoch:
+            return 0, segment == 0
+        between = segment - self._next_segment
+        units = max(0, self._left() + between * rows)
+        return self._step + units // self._view.global_batch, between == 0
 
     # -- walking ------------------------------------------------------------------------------------------------
 
@@ -205,7 +216,7 @@ class StepFeed:
         started = time.perf_counter()
         picked = pick([*self._held, *head], units)
         absent = {c: rows for segment in (*self._held, *head) for c, rows in segment.absent.items()}
-        body, rows_by_dataset = await self._fetch.rows(picked, absent)
+        body, rows_by_dataset = await self._fetch.rows(picked, absent, self._memory)
         seconds = time.perf_counter() - started
         self._counters.add("gather_seconds", seconds)
         self._row_bytes = max(1.0, body.size / max(1, len(units)))

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from penstock_service.batch.gather import Visit, gather, plan_visit
+from penstock_service.batch.gather import Visit, gather, gather_in_place, plan_visit
+from penstock_service.batch.layout import Layouts
 from penstock_service.batch.pick import Picked
 from penstock_service.batch.policy import PLACEHOLDER
+from penstock_service.core.feed import U8, Memory, ordinary
 from penstock_service.core.segment import ChunkSource, SegmentSource, SourceChunks
 
 I64 = npt.NDArray[np.int64]
@@ -39,8 +41,11 @@ class Fetch:
         self._origin = origin
         self._placeholder = placeholder
         self.schema = with_origin(schema) if origin else schema
+        self._layouts = Layouts(self.schema)
 
-    async def rows(self, picked: Picked, absent: Mapping[int, I64]) -> tuple[pa.Buffer, dict[str, int]]:
+    async def rows(
+        self, picked: Picked, absent: Mapping[int, I64], memory: Memory = ordinary
+    ) -> tuple[U8, dict[str, int]]:
         """An Arrow record batch message of the rows in the order given, and how many came of each dataset.
 
         Args:
@@ -61,7 +66,7 @@ class Fetch:
                 lease = leases.enter_context(await self._chunks.lease(part.dataset, own))
                 batches.update((part.first + c, batch) for c, batch in lease.batches.items())
                 by_dataset[part.dataset.name] = sum(counts[part.first + c] for c in own)
-            body = await asyncio.to_thread(self._gather, batches, visit, parts, absent, picked)
+            body = await asyncio.to_thread(self._gather, batches, visit, parts, absent, memory, picked)
         return body, by_dataset
 
     def _gather(
@@ -70,22 +75,35 @@ class Fetch:
         visit: Visit,
         parts: list[SourceChunks],
         absent: Mapping[int, I64],
+        memory: Memory,
         picked: Picked,
-    ) -> pa.Buffer:
+    ) -> U8:
+        origins = self._origins(visit, parts, absent, picked) if self._origin else ()
+        message = gather_in_place(self._layouts, batches, visit, memory, origins)
+        if message is not None:
+            return message
         batch = gather(self._columns, batches, visit)
-        if self._origin:
-            source, position = _origins(visit, parts, absent)
-            for part in self._segments.by_source(np.unique(picked.bad_chunk)):  # a stand-in has the bad row's id
-                for c in part.own.tolist():
-                    here = picked.bad_chunk == part.first + c
-                    source[picked.stand_ins[here]] = part.source
-                    position[picked.stand_ins[here]] = picked.bad_stored[here] + int(
-                        part.dataset.manifest.chunk_start[c]
-                    )
-            batch = pa.RecordBatch.from_arrays(
-                [*batch.columns, pa.array(source), pa.array(position)], schema=self.schema
-            )
-        return batch.serialize()
+        if origins:
+            arrays = [*batch.columns, *map(pa.array, origins)]
+            batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        made = np.frombuffer(batch.serialize(), np.uint8)
+        if memory is ordinary:
+            return made
+        message = memory(made.size)
+        message[:] = made
+        return message
+
+    def _origins(
+        self, visit: Visit, parts: list[SourceChunks], absent: Mapping[int, I64], picked: Picked
+    ) -> tuple[npt.NDArray[np.int32], I64]:
+        """Of a row that stands for a bad one: where that is."""
+        source, position = _origins(visit, parts, absent)
+        for part in self._segments.by_source(np.unique(picked.bad_chunk)):
+            for c in part.own.tolist():
+                here = picked.bad_chunk == part.first + c
+                source[picked.stand_ins[here]] = part.source
+                position[picked.stand_ins[here]] = picked.bad_stored[here] + int(part.dataset.manifest.chunk_start[c])
+        return source, position
 
 
 def with_origin(schema: pa.Schema) -> pa.Schema:
