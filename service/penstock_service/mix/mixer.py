@@ -174,7 +174,8 @@ class Mixer:
         parts = []
         for part in entering[:_SOURCES_NAMED]:
             dataset = self._numbers.sources[part.source]
-            named = ", ".join(str(dataset.manifest.shards["path"][shard]) for shard in part.shards[:_SHARDS_NAMED])
+            paths = dataset.manifest.shards["path"]
+            named = ", ".join(paths[shard].as_py() for shard in part.shards[:_SHARDS_NAMED])
             more = f" and {len(part.shards) - _SHARDS_NAMED} more" if len(part.shards) > _SHARDS_NAMED else ""
             parts.append(f"{part.rows} rows of {dataset.name} from {named}{more}")
         rest = len(entering) - len(parts)

@@ -145,23 +145,33 @@ class MixingPool:
 
     def _admit(self, epoch: int, number: int, from_cycle: int) -> None:
         """Let set `number` in: split its rows by the cycle they leave in, from `from_cycle` on."""
-        all_ids: list[U64] = []
-        all_hashes: list[U64] = []
-        for take in self._schedule.takes(number):
-            tag = np.uint64(take.source << SOURCE_SHIFT)
-            for pass_number, positions in self._passes[take.source].positions(epoch, take.start, take.stop):
-                ids = positions.astype(np.uint64) | tag
-                all_ids.append(ids)
-                all_hashes.append(hash_rows(key_of(_PLACE, self._seed, epoch, pass_number), ids))
-        ids = np.concatenate(all_ids) if all_ids else np.empty(0, np.uint64)
-        place = np.concatenate(all_hashes) if all_hashes else np.empty(0, np.uint64)
+        ids, place = self._entering_rows(epoch, number)
         limits = self._first_limits if number == 0 else self._limits
-        wait = delays(rehash(place, _DELAY), limits)
+        late = rehash(place, _DELAY)
+        if from_cycle:  # after a seek most rows have left already: only the others are sorted out
+            still = late >= np.uint64(limits[from_cycle - 1])
+            ids, place, late = ids[still], place[still], late[still]
+        wait = delays(late, limits)
         by_wait = np.argsort(wait, kind="stable")  # uint8: a radix sort
         edges = np.searchsorted(wait[by_wait], np.arange(self._plan.cycles + 1))
         for cycle in range(from_cycle, self._plan.cycles):
             chosen = by_wait[edges[cycle] : edges[cycle + 1]]
             self._waiting[epoch, number, cycle] = (ids[chosen], place[chosen])
+
+    def _entering_rows(self, epoch: int, number: int) -> _Waiting:
+        """All rows of set `number`. What costs by the call is done for all sources together."""
+        parts: list[U64] = []
+        passes: list[int] = []
+        for take in self._schedule.takes(number):
+            tag = np.int64(take.source << SOURCE_SHIFT)
+            for pass_number, positions in self._passes[take.source].positions(epoch, take.start, take.stop):
+                parts.append((positions | tag).view(np.uint64))
+                passes.append(pass_number)
+        ids = np.concatenate(parts) if parts else np.empty(0, np.uint64)
+        if len(set(passes)) <= 1:
+            return ids, hash_rows(key_of(_PLACE, self._seed, epoch, *passes[:1]), ids)
+        keys = [key_of(_PLACE, self._seed, epoch, number) for number in passes]
+        return ids, np.concatenate([hash_rows(key, part) for key, part in zip(keys, parts, strict=True)])
 
     def _forget(self) -> None:
         """Keep what a few readers at different places need: oldest first goes what is beyond three pools."""
