@@ -1,7 +1,7 @@
 """Is memory bounded whatever the files are like? A file of 10 GB, a compressed stream of gigabytes, 100,000 tiny files.
 
 For each: seconds from the start of the server to ready (the scan is in them; an empty server's start beside it), to the
-first batch, rows/s of a cold epoch (at most `--seconds` of it), and the most memory that the server and its workers held
+first batch, rows/s of a cold epoch (at most `--seconds` of it), and the most memory that server and workers held
 (RssAnon + RssShmem). A block of rows is repeated, so that writing the files takes minutes and not hours; the compressed
 file is one frame, which can only be read from its beginning. `--quick`: 2 % of the bytes and files.
 
@@ -139,8 +139,9 @@ def main() -> None:
             print(case, {k: v if v is None else round(v, 3) for k, v in found.items()}, file=sys.stderr)
             print(
                 f"{case:5} {found['files']:7,} files, {found['stored_bytes'] / 1e9:6.2f} GB: "
-                f"ready in {found['ready_s']:.1f} s, first batch {found['first_batch_s']:.2f} s, {found['rows_per_s']:,.0f} rows/s, held at most "
-                f"{found['held_peak_mb']:.0f} MB"
+                f"ready in {found['ready_s']:.1f} s, first batch {found['first_batch_s']:.2f} s, "
+                f"{found['rows_per_s']:,.0f} rows/s, "
+                f"held at most {found['held_peak_mb']:.0f} MB"
             )
     harness.save(options.json, harness.report(cases, 1) | {"share": options.share})
 

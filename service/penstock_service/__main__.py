@@ -1,5 +1,6 @@
 """`penstock` and `python -m penstock_service`."""
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,9 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
+    # Arrow's allocator (mimalloc) reads this when it is loaded: it keeps freed memory for so many milliseconds. With its
+    # own default of 10 a server of which Arrow used 50 MB held 330; with 1 it holds 210 and is as fast (0 costs 9 %).
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "1")
     try:
         from penstock_service.admin.cli import main as run_command
     except ModuleNotFoundError as missing:
