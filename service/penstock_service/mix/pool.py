@@ -129,6 +129,7 @@ class MixingPool:
             return np.empty(0, np.uint64)
         ids = np.concatenate([p[0] for p in parts])
         place = np.concatenate([p[1] for p in parts])
+        del parts  # of a large pool it is as much again
         return _in_place_order(ids, place)
 
     def forget(self) -> None:
@@ -152,6 +153,7 @@ class MixingPool:
             still = late >= np.uint64(limits[from_cycle - 1])
             ids, place, late = ids[still], place[still], late[still]
         wait = delays(late, limits)
+        del late
         by_wait = np.argsort(wait, kind="stable")  # uint8: a radix sort
         edges = np.searchsorted(wait[by_wait], np.arange(self._plan.cycles + 1))
         for cycle in range(from_cycle, self._plan.cycles):
