@@ -19,7 +19,8 @@ from penstock.profile import Clock, Profile
 from penstock.puller import Identity, Puller
 from penstock.subscription import Delivery, Order, Share
 from penstock_proto.v1 import data_pb2 as pb
-from penstock_proto.v1.cursor import BadCursor, Cursor
+from penstock_proto.v1.cursor import BadCursor, Cursor, read_skip
+from penstock_proto.v1.skips import joined, named, skipped_below, too_many
 
 STATE_VERSION = 1
 
@@ -117,7 +118,7 @@ class Stream:
         return int(opened.rows) if opened.HasField("rows") else None
 
     def __len__(self) -> int:
-        """Steps of a whole epoch. Connects.
+        """Steps that the whole of the epoch `stream.epoch` gives: those skipped in it do not count. Connects.
 
         Raises:
             TypeError: the number cannot be known beforehand.
@@ -125,7 +126,7 @@ class Stream:
         opened = self._puller.ensure_open()
         if not opened.HasField("steps"):
             raise TypeError("the number of steps is not known before the epoch has been read: filters decide it")
-        return int(opened.steps)
+        return int(opened.steps) - skipped_below(self._puller.skipped, self.epoch, int(opened.steps))
 
     # -- iterating ----------------------------------------------------------------------------------------------
 
@@ -259,18 +260,28 @@ class Stream:
     def state_dict(self) -> dict[str, Any]:
         """The position after what was received: small, JSON, to be kept in the trainer's own checkpoint."""
         cursor = self._puller.cursor()
-        return {
+        state: dict[str, Any] = {
             "penstock": STATE_VERSION,
             "epoch": self.epoch,
             "cursor": json.loads(cursor.to_json()) if cursor is not None else None,
         }
+        if cursor is None and self._puller.skipped:
+            state["skip"] = [list(part) for part in self._puller.skipped]
+        return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, force: bool = False) -> None:
         """Go on where `state_dict` was taken, on any world size and batch size: the next iterator begins there.
+
+        Steps to be skipped are those of the state; skip further ones afterwards.
+
+        Args:
+            force: go on at the position of a state of another stream too (other weights, a newer dataset version). It
+                is read against this stream, and nothing is promised: rows may be missed or come again. What differs is
+                logged as a warning.
 
         Raises:
             InvalidRequest: not a state of a Penstock stream. A state of another stream is refused by the server, with
-                what differs, when the next iterator begins.
+                what differs, when the next iterator begins (`CursorMismatch`).
         """
         found = state.get("penstock") if isinstance(state, Mapping) else None
         if found != STATE_VERSION:
@@ -280,11 +291,40 @@ class Stream:
         try:
             cursor = None if state["cursor"] is None else Cursor.from_json(json.dumps(state["cursor"]))
             epoch = int(state["epoch"])
+            skip = cursor.skip if cursor is not None else read_skip(state.get("skip", []))
         except (BadCursor, KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the state is damaged: {error}") from error
         self._end_live()
-        self._puller.seek(epoch, cursor)
+        self._puller.load(epoch, cursor, skip, force)
         self._loaded, self._again = True, False
+
+    # -- steps that are not wanted -------------------------------------------------------------------------------
+
+    def skip(self, steps: range, epoch: int | None = None) -> None:
+        """Pass over these steps of an epoch (default: the one being read): no rank gets their rows.
+
+        Step numbers keep their meaning: after `skip(range(10, 12))` step 9 is followed by step 12. May be called at any
+        time before the steps have come, also while iterating; all ranks must skip the same. State carries it.
+
+        Raises:
+            InvalidRequest: steps that were received already, or no range of steps.
+        """
+        epoch = self.epoch if epoch is None else epoch
+        if not isinstance(steps, range) or steps.step != 1 or not 0 <= steps.start < steps.stop or epoch < 0:
+            raise InvalidRequest(
+                f"skip({steps!r}, epoch={epoch}): must be a range of steps from 0 on, one after the other, such as "
+                "range(5000, 5050), of an epoch from 0 on"
+            )
+        wanted = (epoch, steps.start, steps.stop)
+        if (epoch, steps.start) < (self.epoch, self._puller.step):
+            raise InvalidRequest(
+                f"{named((wanted,))} cannot be skipped: this stream is at step {self._puller.step} of epoch "
+                f"{self.epoch}, what comes before was received"
+            )
+        skips = joined([*self._puller.skipped, wanted])
+        if (why := too_many(skips)) is not None:
+            raise InvalidRequest(f"{named((wanted,))} cannot be skipped too: {why}")
+        self._puller.skip(skips)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

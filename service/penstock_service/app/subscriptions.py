@@ -8,6 +8,7 @@ from typing import Any, Final, cast
 
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
+from penstock_proto.v1.skips import named
 from penstock_service.app.asking import Asking, Lookup
 from penstock_service.app.jobs import Agreement, Claim, Seeds
 from penstock_service.app.position import begin, carried_plan, read_cursor
@@ -61,6 +62,7 @@ class Subscriptions:
             rank=request.view.rank,
             world_size=request.view.world_size,
             last=cast(Last, request.view.last or "short"),
+            skip=tuple((r.epoch, r.begin, r.end) for r in request.view.skip),
         )
         notes: list[str] = []
         cursor = read_cursor(request.cursor)
@@ -70,7 +72,7 @@ class Subscriptions:
         notes.extend(stream.readings())
         self._check_step(view, stream)
         mixer = await self._mixer(stream)
-        at = begin(request, stream, view, cursor)
+        at = begin(request, stream, view, cursor, notes)
         if at.segment >= mixer.segments:
             raise InvalidRequest(
                 f"the state is in segment {at.segment}, but an epoch of this stream has {mixer.segments}"
@@ -148,6 +150,7 @@ def _claim(view: View, replica: int, stream: Stream, at: Cursor) -> Claim:
         ("world size", view.world_size),
         ("global batch", view.global_batch),
         ("last", view.last),
+        ("steps to skip", named(view.skip)),
         ("seed", stream.seed),
         ("datasets", tuple(s.reference for s in stream.sources)),
         ("order", tuple(stream.fingerprint().values())),

@@ -23,6 +23,7 @@ _SMALL: Final = 1 << 16  # units of a segment
 _SOURCES_NAMED: Final = 8  # in a log line, and of each of them
 _SHARDS_NAMED: Final = 3
 _REMEMBERED: Final = 4  # segments kept for sessions that come a little later
+_COUNTED: Final = 1 << 16  # segments whose number of units is kept
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,8 @@ class Mixer:
         self._chunks = chunks
         self._counters = counters
         self._segments: OrderedDict[tuple[int, int], asyncio.Task[Segment]] = OrderedDict()
+        self._units: OrderedDict[tuple[int, int], int] = OrderedDict()  # of segments, before any filter
+        self._may_drop = any(source.chain is not None and source.chain.may_drop for source in sources)
         self._resting = False
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
 
@@ -75,6 +78,20 @@ class Mixer:
                 watching.remove(progress)
                 if not watching:
                     del self._watchers[key]
+
+    async def units(self, epoch: int, number: int) -> int | None:
+        """See `core.segment.SegmentSource`: planned once, and remembered."""
+        if self._may_drop:
+            return None
+        key = (epoch, number)
+        if key not in self._units:
+            self._count(key, await asyncio.to_thread(self._order.segment_units, epoch, number))
+        return self._units[key]
+
+    def _count(self, key: tuple[int, int], units: int) -> None:
+        self._units[key] = units
+        if len(self._units) > _COUNTED:
+            self._units.popitem(last=False)
 
     def ready(self, epoch: int, number: int) -> bool:
         """Is the segment there without waiting?"""
@@ -143,6 +160,7 @@ class Mixer:
     async def _build(self, epoch: int, number: int) -> Segment:
         began = started = time.perf_counter()
         ids, chunk, row, units = await asyncio.to_thread(self._plan, epoch, number)
+        self._count((epoch, number), len(ids))
         wanted = np.flatnonzero(units)
         mixed = time.perf_counter() - started
         infos: dict[int, ChunkInfo | DataError] = {}
