@@ -216,8 +216,19 @@ class Puller:
     def _connect(self) -> None:
         if self.closed:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
-        cursor = self._cursor
-        message = pb.Open(
+        message = self.open_message(self._cursor)
+        self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
+        self._owed = None
+        self._pid = os.getpid()
+        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
+        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
+        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata, memory)
+        receiver.start()
+        self._receiver = receiver
+
+    def open_message(self, cursor: Cursor | None) -> pb.Open:
+        """What a session that goes on at `cursor` is opened with."""
+        return pb.Open(
             protocol=PROTOCOL,
             stream=self._order.message(),
             view=self._share.message(),
@@ -231,14 +242,6 @@ class Puller:
             client=self._who.client,
             force=self._force,
         )
-        self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
-        self._owed = None
-        self._pid = os.getpid()
-        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
-        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
-        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata, memory)
-        receiver.start()
-        self._receiver = receiver
 
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))

@@ -14,13 +14,14 @@ from typing import Any, Self
 import pyarrow as pa
 
 from penstock.errors import InvalidRequest, PenstockError
+from penstock.inspection import Inspection
 from penstock.link import Link
 from penstock.profile import Clock, Profile
 from penstock.puller import Identity, Puller
 from penstock.subscription import Delivery, Order, Share
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import BadCursor, Cursor, read_skip
-from penstock_proto.v1.skips import joined, named, skipped_below, too_many
+from penstock_proto.v1.skips import skipped_below
 
 STATE_VERSION = 1
 
@@ -35,7 +36,7 @@ class EpochSampler:
         self._stream.set_epoch(epoch)
 
 
-class Stream:
+class Stream(Inspection):
     """One rank's view of a dataset or a mixture. Made by `Client.stream`; nothing is sent before it is used.
 
     `iter(stream)` begins epoch `stream.epoch` at its start, or at a loaded state (once). One iterator lives at a time.
@@ -297,34 +298,6 @@ class Stream:
         self._end_live()
         self._puller.load(epoch, cursor, skip, force)
         self._loaded, self._again = True, False
-
-    # -- steps that are not wanted -------------------------------------------------------------------------------
-
-    def skip(self, steps: range, epoch: int | None = None) -> None:
-        """Pass over these steps of an epoch (default: the one being read): no rank gets their rows.
-
-        Step numbers keep their meaning: after `skip(range(10, 12))` step 9 is followed by step 12. May be called at any
-        time before the steps have come, also while iterating; all ranks must skip the same. State carries it.
-
-        Raises:
-            InvalidRequest: steps that were received already, or no range of steps.
-        """
-        epoch = self.epoch if epoch is None else epoch
-        if not isinstance(steps, range) or steps.step != 1 or not 0 <= steps.start < steps.stop or epoch < 0:
-            raise InvalidRequest(
-                f"skip({steps!r}, epoch={epoch}): must be a range of steps from 0 on, one after the other, such as "
-                "range(5000, 5050), of an epoch from 0 on"
-            )
-        wanted = (epoch, steps.start, steps.stop)
-        if (epoch, steps.start) < (self.epoch, self._puller.step):
-            raise InvalidRequest(
-                f"{named((wanted,))} cannot be skipped: this stream is at step {self._puller.step} of epoch "
-                f"{self.epoch}, what comes before was received"
-            )
-        skips = joined([*self._puller.skipped, wanted])
-        if (why := too_many(skips)) is not None:
-            raise InvalidRequest(f"{named((wanted,))} cannot be skipped too: {why}")
-        self._puller.skip(skips)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pytest
 
+from penstock_proto.v1 import data_pb2
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.core.channel import Bound
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
@@ -112,6 +113,7 @@ class SmallOperations:
     fault: Exception | None = None  # raised by whatever is asked next
     said: Declaration | None = None  # at the last registration
     in_use: tuple[str, ...] = ()
+    asked: tuple[data_pb2.Open, int, int | None, bool] | None = None  # by the last explain
 
     def checks(self) -> dict[str, bool]:
         return self.passing
@@ -153,6 +155,16 @@ class SmallOperations:
 
     async def discover(self) -> Discovery:
         return SOME_DISCOVERY
+
+    async def explain(
+        self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool
+    ) -> pa.RecordBatch:
+        if self.fault is not None:
+            raise self.fault
+        self.asked = (request, step, epoch, all_ranks)
+        row = {"rank": 0, "place": 0, "valid": True, "source": 0, "dataset": "titanic", "version": "v1"}
+        row |= {"split": "train", "shard": "0.csv", "shard_row": 3, "row": 3, "segment": 0, "unit": 1, "bad": None}
+        return pa.RecordBatch.from_pylist([row])
 
     def sessions(self) -> list[SessionStatus]:
         return [A_SESSION]

@@ -25,6 +25,7 @@ from penstock_service.admin.answers import (
     Session,
     Sessions,
 )
+from penstock_service.admin.explaining import Explanation, Question
 from penstock_service.admin.hosts import HostGuard
 from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
@@ -63,6 +64,7 @@ def make_http(operations: Operations, *, address: str = "127.0.0.1:7401") -> Fas
     _add_errors(http)
     _add_health(http, operations)
     _add_datasets(http, operations)
+    _add_explain(http, operations)
     _add_status(http, operations)
     return http
 
@@ -130,6 +132,15 @@ def _add_datasets(http: FastAPI, operations: Operations) -> None:
         """Looks into the folder of datasets (`--discover`) now. A child that cannot be registered is in the answer
         with the reason, and stops no other."""
         return Discovery.of(await operations.discover())
+
+
+def _add_explain(http: FastAPI, operations: Operations) -> None:
+    @http.post("/api/v1/explain", tags=["streams"], responses=PROBLEMS)
+    async def explain_step(question: Question) -> Explanation:
+        """Where each row of one step comes from. Nothing is delivered, and no trainer takes notice."""
+        asked = question.message()
+        rows = await operations.explain(asked, question.step, question.epoch, question.rank is None)
+        return await asyncio.to_thread(Explanation.of, question, rows)
 
 
 async def _all(call: Awaitable[list[DatasetVersion]]) -> Datasets:

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import pyarrow as pa
+
+from penstock_proto.v1 import data_pb2
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
@@ -57,6 +60,9 @@ class Operations(Protocol):
 
     async def discover(self) -> Discovery:
         """Looks into the folder of datasets now."""
+
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
+        """Where each row of a step comes from."""
 
     def sessions(self) -> list[SessionStatus]: ...
 

@@ -109,6 +109,22 @@ def print_discovery(discovery: Mapping[str, Any]) -> None:
         _print(("NAME", "VERSION", "STATE", "PATH", "REASON"), rows)
 
 
+def print_explanation(explanation: Mapping[str, Any]) -> None:
+    print(f"step {explanation['step']} of epoch {explanation['epoch']}")
+    rows = [
+        (
+            str(r["rank"]),
+            str(r["place"]),
+            f"{r['dataset']}@{r['version']}" + ("" if r["split"] == "train" else f":{r['split']}"),
+            r["shard"],
+            *(f"{r[name]:,}" for name in ("shard_row", "row", "segment", "unit")),
+            r["bad"] or ("" if r["valid"] else "padding"),
+        )
+        for r in explanation["rows"]
+    ]
+    _print((">RANK", ">PLACE", "DATASET", "SHARD", ">ROW IN SHARD", ">ROW", ">SEGMENT", ">UNIT", ""), rows)
+
+
 def print_settings(settings: Iterable[tuple[str, str, str]]) -> None:
     _print(("SETTING", "VALUE", "FROM"), settings)
 

@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from penstock_proto.v1 import PROTOCOL
+import pyarrow as pa
+
+from penstock_proto.v1 import PROTOCOL, data_pb2
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.discovery import Discoverer
+from penstock_service.app.explaining import Explaining
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.subscriptions import Subscriptions
@@ -56,6 +59,7 @@ class ServerOperations:
         self._chunks = chunks
         self._data = data
         self._subscriptions = subscriptions
+        self._explaining = Explaining(subscriptions)
         self._counters = counters
         self._lag = lag
         self._checks = checks
@@ -83,6 +87,9 @@ class ServerOperations:
 
     async def discover(self) -> Discovery:
         return await self._discoverer.look()
+
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
+        return await self._explaining.explain(request, step, epoch, all_ranks)
 
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()

@@ -26,6 +26,7 @@ from penstock_service.mix.overlap import shared_files
 from penstock_service.mix.stream import Stream, settle
 
 _IDLE_REMEMBERED: Final = 4
+_LOOKED_AT: Final = 4  # streams whose counts are kept for the next look
 
 Key = tuple[Any, ...]  # Stream.key
 
@@ -53,10 +54,15 @@ class Subscriptions:
         self._defaults = defaults
         self._counters = counters
         self._mixers: OrderedDict[Key, Mixer] = OrderedDict()
+        self._looked_at: OrderedDict[Key, Mixer] = OrderedDict()
         self._readers: Counter[Key] = Counter()
 
-    async def open(self, request: pb.Open) -> Opening:
-        """Raises a ServiceError that says what is wrong with the request."""
+    async def open(self, request: pb.Open, looking: bool = False) -> Opening:
+        """Raises a ServiceError that says what is wrong with the request.
+
+        Args:
+            looking: the feed is only asked where rows come from: no rank of the job takes notice of it.
+        """
         view = View(
             global_batch=request.view.global_batch,
             rank=request.view.rank,
@@ -71,27 +77,25 @@ class Subscriptions:
         notes.extend(await asyncio.to_thread(shared_files, stream.sources))
         notes.extend(stream.readings())
         self._check_step(view, stream)
-        mixer = await self._mixer(stream)
+        mixer = await (self._aside(stream) if looking else self._mixer(stream))
         at = begin(request, stream, view, cursor, notes)
         if at.segment >= mixer.segments:
             raise InvalidRequest(
                 f"the state is in segment {at.segment}, but an epoch of this stream has {mixer.segments}"
             )
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
-        ticket = self._agreement.join(request.job, request.name, _claim(view, request.view.replica, stream, at))
         held = ExitStack()
-        held.callback(self._agreement.leave, request.job, request.name, ticket)
+        if looking:
+            held.callback(mixer.rest)
+        else:
+            ticket = self._agreement.join(request.job, request.name, _claim(view, request.view.replica, stream, at))
+            held.callback(self._agreement.leave, request.job, request.name, ticket)
+            self._readers[stream.key] += 1
+            held.callback(self._left, stream.key)
+            _tell(request.name, stream, notes)
         for source in stream.sources:
             held.callback(self._chunks.hold(source).release)
-        self._readers[stream.key] += 1
-        held.callback(self._left, stream.key)
         fetch = Fetch(mixer, self._chunks, schema, request.view.row_ids)
-        for note in notes:
-            _log.warning("stream %s: %s", request.name, note)
-        _log.info(
-            "stream %s: pool of %d rows, %d leave at a time, up to %d cycles; seed %d",
-            *(request.name, stream.plan.pool_rows, stream.plan.drain, stream.plan.cycles, stream.seed),
-        )
         return Opening(
             feed=StepFeed(mixer, fetch, view, at, self._counters, stream.row_bytes),
             schema=fetch.schema,
@@ -112,9 +116,10 @@ class Subscriptions:
         return sum(mixer.nbytes for mixer in self._mixers.values())
 
     async def stop(self) -> None:
-        for mixer in self._mixers.values():
+        for mixer in (*self._mixers.values(), *self._looked_at.values()):
             await mixer.stop()
         self._mixers.clear()
+        self._looked_at.clear()
 
     def _check_step(self, view: View, stream: Stream) -> None:
         """One step of one rank is made in memory at once: it must fit there."""
@@ -134,6 +139,17 @@ class Subscriptions:
         self._mixers.move_to_end(stream.key)
         return mixer
 
+    async def _aside(self, stream: Stream) -> Mixer:
+        """A mixer for looks alone: sessions find what they remember as it was. Only its counts outlive a look."""
+        mixer = self._looked_at.pop(stream.key, None)
+        if mixer is None:
+            order = await asyncio.to_thread(stream.order)
+            mixer = Mixer(stream.sources, order, self._chunks, Counters(), ahead=False)
+        self._looked_at[stream.key] = mixer
+        if len(self._looked_at) > _LOOKED_AT:
+            self._looked_at.popitem(last=False)
+        return mixer
+
     def _left(self, key: Key) -> None:
         """One reader of a stream has gone; streams that nobody reads keep little, and only the latest of them."""
         self._readers[key] -= 1
@@ -143,6 +159,15 @@ class Subscriptions:
         idle = [k for k in self._mixers if k not in self._readers]
         for old in idle[: max(0, len(idle) - _IDLE_REMEMBERED)]:
             del self._mixers[old]
+
+
+def _tell(name: str, stream: Stream, notes: list[str]) -> None:
+    for note in notes:
+        _log.warning("stream %s: %s", name, note)
+    _log.info(
+        "stream %s: pool of %d rows, %d leave at a time, up to %d cycles; seed %d",
+        *(name, stream.plan.pool_rows, stream.plan.drain, stream.plan.cycles, stream.seed),
+    )
 
 
 def _claim(view: View, replica: int, stream: Stream, at: Cursor) -> Claim:

@@ -1,14 +1,17 @@
 """The steps of one rank, bundle by bundle: walks the segments, cuts steps by the view, gathers their rows."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import skipped_from, until_next
+from penstock_service.batch.explain import Reached, explain
 from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.view import View
 from penstock_service.core.channel import Counters
@@ -68,6 +71,20 @@ class StepFeed:
         if full:
             return await self._full_steps(self._before_bad(full))
         return await self._last_step(left, progress)
+
+    async def explain(self, step: int, all_ranks: bool) -> pa.RecordBatch:
+        """See `core.feed.Feed`."""
+        self._view = replace(self._view, skip=((self._epoch, self._step, step),))
+        await self._pass_over(None)
+        await self._hold(self._view.global_batch, None)
+        left = self._left()
+        short = left < self._view.global_batch
+        if self._step < step or left == 0 or (short and self._view.last == "drop"):
+            raise InvalidRequest(f"there is no step {step}: epoch {self._epoch} has {self._step} steps, from 0 on")
+        head = await self._head(left, None) if short and self._view.last == "wrap" else []
+        ranks = range(self._view.world_size) if all_ranks else (self._view.rank,)
+        reached = Reached(self._held, self._taken, left, head)
+        return await asyncio.to_thread(explain, self._view, ranks, reached, self._segments.by_source)
 
     # -- walking ------------------------------------------------------------------------------------------------
 

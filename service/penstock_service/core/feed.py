@@ -64,6 +64,16 @@ class Feed(Protocol):
         """At most `steps` steps in about `size` bytes, at least one step; or the end of an epoch, told once."""
         ...
 
+    async def explain(self, step: int, all_ranks: bool) -> pa.RecordBatch:
+        """Where the rows of `step` of this epoch come from (`batch.explain.SCHEMA`); it must not lie behind.
+
+        The feed has moved there then, and is of no use for delivery.
+
+        Raises:
+            InvalidRequest: the epoch ends before it, with how many steps it has.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Opening:

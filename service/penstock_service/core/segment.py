@@ -24,6 +24,7 @@ class BadUnit(NamedTuple):
     unit: int
     where: str
     reason: str
+    stored: int  # row in the chunk, as stored
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,15 @@ class Mixer:
     """Builds segments of one order. All methods but the constructor belong to the event loop."""
 
     def __init__(
-        self, sources: Sequence[DatasetVersion], order: Order, chunks: ChunkSource, counters: Counters
+        self,
+        sources: Sequence[DatasetVersion],
+        order: Order,
+        chunks: ChunkSource,
+        counters: Counters,
+        ahead: bool = True,
     ) -> None:
+        """`ahead`: build what comes next before it is asked for."""
+        self._ahead = ahead
         self._order = order
         self._numbers = ChunkNumbers(sources)
         self._chunks = chunks
@@ -103,6 +110,8 @@ class Mixer:
 
         One segment, and another where segments are small: a bundle may take more than one of them.
         """
+        if not self._ahead:
+            return
         following = self._after(epoch, number)
         self._start(following)
         if self._order.rows < _SMALL * self._order.segments:
