@@ -156,9 +156,7 @@ class SmallOperations:
     async def discover(self) -> Discovery:
         return SOME_DISCOVERY
 
-    async def explain(
-        self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool
-    ) -> pa.RecordBatch:
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
         if self.fault is not None:
             raise self.fault
         self.asked = (request, step, epoch, all_ranks)

@@ -40,7 +40,9 @@ class Filtered(InMemory):
         self.asked.extend(chunks)
         for chunk in chunks:
             rows = [self._id(dataset, p) for p in self._positions(dataset, chunk)]
-            errors = tuple(RowError(i, f"row {row}", "bad") for i, row in enumerate(rows) if row in self.bad - self.gone)
+            errors = tuple(
+                RowError(i, f"row {row}", "bad") for i, row in enumerate(rows) if row in self.bad - self.gone
+            )
             dropped = np.array([i for i, row in enumerate(rows) if row in self.gone], np.int64)
             found.append(ChunkInfo(len(rows), errors, 8 * len(rows), "content", pack_rows(dropped, len(rows))))
         return found

@@ -91,12 +91,13 @@ class StepFeed:
     def _left(self) -> int:
         return sum(s.units for s in self._held) - self._taken
 
-    async def _pass_over(self, progress: Progress | None) -> None:
-        """Take the skipped steps that come next, without their rows. After an error it goes on where it was."""
+    async def _pass_over(self, progress: Progress | None) -> bool:
+        """Take the skipped steps that come next, without their rows; were there any? After an error it goes on."""
+        passed = False
         while self._to_skip or (steps := skipped_from(self._view.skip, self._epoch, self._step)):
             if not self._to_skip:
                 self._to_skip = self._skip_units = steps * self._view.global_batch
-            ended = await self._take(progress)
+            passed, ended = True, await self._take(progress)
             taken, self._to_skip = self._skip_units - self._to_skip, 0
             full, rest = divmod(taken, self._view.global_batch)
             self._step += full
@@ -105,7 +106,8 @@ class StepFeed:
             elif rest:
                 self._step += 1  # the last step of the epoch
             if ended:
-                return
+                break
+        return passed
 
     async def _take(self, progress: Progress | None) -> bool:
         """Take `_to_skip` units, or as many as the epoch has left: then True. What can be counted is not made."""
@@ -266,7 +268,11 @@ class StepFeed:
     async def _ends(self) -> bool:
         """Does no step of this epoch follow? Steps that are skipped next are passed over to find out."""
         try:
-            await self._pass_over(None)
+            passed = await self._pass_over(None)
+            while passed and self._left() == 0 and self._next_segment < self._segments.segments:
+                if await self._segments.units(self._epoch, self._next_segment) != 0:
+                    return False
+                self._next_segment += 1  # the last segments of an epoch may be empty
         except ServiceError:
             return False  # raised again when the next step is asked for; the steps before it are good
         left = self._left()

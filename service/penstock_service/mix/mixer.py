@@ -91,6 +91,9 @@ class Mixer:
         if self._may_drop:
             return None
         key = (epoch, number)
+        making = self._segments.get(key)
+        if key not in self._units and making is not None:
+            await asyncio.wait({making})  # counting it beside would plan it twice
         if key not in self._units:
             self._count(key, await asyncio.to_thread(self._order.segment_units, epoch, number))
         return self._units[key]
