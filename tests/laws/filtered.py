@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from hypothesis import strategies as st
 
-from penstock_service.core.chunk import ChunkInfo, RowError, pack_rows
-from penstock_service.core.dataset import ChunkValue, DatasetVersion
+from penstock_service.core.chunk import ChunkInfo, ChunkValue, RowError, pack_rows
+from penstock_service.core.dataset import DatasetVersion
 from tests.laws.test_feeds import InMemory, InMemoryLease, World, worlds
 
 

@@ -110,7 +110,7 @@ def test_an_epoch_that_is_skipped_to_its_end_ends_on_all_ranks(client: penstock.
             found = list(steps(stream))
             assert stream.epoch == 1
             profile = stream.profile()
-            left = [int(profile[name]) for name in ("dropped_rows", "padded_rows", "repeated_rows")]  # type: ignore[call-overload]
+            left = [int(profile[name]) for name in ("dropped_rows", "padded_rows", "repeated_rows")]
             return found, left, list(steps(stream))
 
     with ThreadPoolExecutor(2) as ranks:
