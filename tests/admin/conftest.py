@@ -14,7 +14,8 @@ from penstock_service.core.declaration import Declaration, check_task
 from penstock_service.core.difference import Difference, ShardChange
 from penstock_service.core.discovery import Child, Discovery
 from penstock_service.core.errors import InvalidRequest, NotFound
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.quality import Quality
+from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 
 
 def a_version(name: str, path: str, description: str = "", tags: tuple[str, ...] = ()) -> DatasetVersion:
@@ -63,6 +64,19 @@ A_SESSION = SessionStatus(
     seconds_connected=3.0,
 )
 
+A_QUALITY = Quality(
+    epoch=2,
+    segments=8,
+    of_segments=8,
+    window=4096,
+    windows=31,
+    shards=60.0,
+    shards_ideal=80.0,
+    adjacent=0.05,
+    adjacent_ideal=0.01,
+    rank_correlation=0.02,
+)
+
 SOME_NUMBERS = Numbers(
     rows_sent={"titanic": 384},
     bytes_sent=4096,
@@ -81,6 +95,21 @@ SOME_NUMBERS = Numbers(
     workers=2,
     workers_restarted=1,
     loop_lag_seconds=0.002,
+    mixed={"titanic": A_QUALITY},
+)
+
+A_STREAM = StreamStatus(
+    datasets=("titanic@v1",),
+    seed=7,
+    shuffle=True,
+    pool_rows=2000,
+    drain=500,
+    cycles=16,
+    rows=8000,
+    segments=8,
+    sessions=1,
+    mixing_bytes=512,
+    qualities=(A_QUALITY,),
 )
 
 SOME_INFORMATION = ServerInformation(
@@ -166,6 +195,9 @@ class SmallOperations:
 
     def sessions(self) -> list[SessionStatus]:
         return [A_SESSION]
+
+    def streams(self) -> list[StreamStatus]:
+        return [A_STREAM, replace(A_STREAM, shuffle=False, qualities=())]
 
     def numbers(self) -> Numbers:
         return self.now

@@ -29,6 +29,7 @@ from penstock_service.admin.explaining import Explanation, Question
 from penstock_service.admin.hosts import HostGuard
 from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
+from penstock_service.admin.streams import Streams
 from penstock_service.config.addresses import host_and_port, is_loopback
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import ServiceError
@@ -153,6 +154,11 @@ def _add_status(http: FastAPI, operations: Operations) -> None:
     @http.get("/api/v1/sessions", tags=["status"])
     async def list_sessions() -> Sessions:
         return Sessions(sessions=[Session.of(status) for status in operations.sessions()])
+
+    @http.get("/api/v1/streams", tags=["streams"])
+    async def list_streams() -> Streams:
+        """The orders that trainers read or have read lately, and how well their last epochs were mixed."""
+        return Streams.of(operations.streams())
 
     @http.get("/api/v1/info", tags=["status"])
     async def get_information() -> Information:

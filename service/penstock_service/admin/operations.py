@@ -11,7 +11,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,9 @@ class Operations(Protocol):
         """Where each row of a step comes from."""
 
     def sessions(self) -> list[SessionStatus]: ...
+
+    def streams(self) -> list[StreamStatus]:
+        """Orders that trainers read or have read lately, and how well they were mixed."""
 
     def numbers(self) -> Numbers: ...
 

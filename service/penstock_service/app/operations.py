@@ -21,7 +21,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 from penstock_service.deliver.data import DataService
 
 
@@ -94,6 +94,9 @@ class ServerOperations:
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()
 
+    def streams(self) -> list[StreamStatus]:
+        return self._subscriptions.streams()
+
     def numbers(self) -> Numbers:
         totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
         sessions = self._data.sessions()
@@ -122,6 +125,7 @@ class ServerOperations:
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,
+            mixed=self._subscriptions.mixed(),
         )
 
     def info(self) -> ServerInformation:

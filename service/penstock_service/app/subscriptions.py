@@ -20,7 +20,9 @@ from penstock_service.core.channel import Counters
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.core.feed import Opening
 from penstock_service.core.plan import PoolDefaults
+from penstock_service.core.quality import Quality
 from penstock_service.core.segment import ChunkSource
+from penstock_service.core.status import StreamStatus
 from penstock_service.mix.mixer import Mixer
 from penstock_service.mix.overlap import shared_files
 from penstock_service.mix.stream import Stream, settle
@@ -54,6 +56,7 @@ class Subscriptions:
         self._defaults = defaults
         self._counters = counters
         self._mixers: OrderedDict[Key, Mixer] = OrderedDict()
+        self._streams: dict[Key, Stream] = {}  # of those mixers
         self._looked_at: OrderedDict[Key, Mixer] = OrderedDict()
         self._readers: Counter[Key] = Counter()
 
@@ -115,6 +118,35 @@ class Subscriptions:
         """Bytes of indices and waiting rows, over all streams."""
         return sum(mixer.nbytes for mixer in self._mixers.values())
 
+    def streams(self) -> list[StreamStatus]:
+        """Those that are read, and the latest of those that were."""
+        return [
+            StreamStatus(
+                datasets=tuple(source.reference for source in stream.sources),
+                seed=stream.seed,
+                shuffle=stream.shuffle,
+                pool_rows=stream.plan.pool_rows,
+                drain=stream.plan.drain,
+                cycles=stream.plan.cycles,
+                rows=mixer.rows,
+                segments=mixer.segments,
+                sessions=self._readers[key],
+                mixing_bytes=mixer.nbytes,
+                qualities=tuple(mixer.meter.qualities()) if mixer.meter is not None else (),
+            )
+            for key, mixer in self._mixers.items()
+            for stream in [self._streams[key]]
+        ]
+
+    def mixed(self) -> dict[str, Quality]:
+        """How well the last finished epoch of each stream was mixed, by the names of its datasets."""
+        found = {}
+        for key, mixer in self._mixers.items():
+            quality = mixer.meter.last_finished() if mixer.meter is not None else None
+            if quality is not None:
+                found["+".join(source.label for source in self._streams[key].sources)] = quality
+        return found
+
     async def stop(self) -> None:
         for mixer in (*self._mixers.values(), *self._looked_at.values()):
             await mixer.stop()
@@ -134,8 +166,10 @@ class Subscriptions:
     async def _mixer(self, stream: Stream) -> Mixer:
         mixer = self._mixers.get(stream.key)
         if mixer is None:
-            order = await asyncio.to_thread(stream.order)
-            mixer = self._mixers.setdefault(stream.key, Mixer(stream.sources, order, self._chunks, self._counters))
+            order, meter = await asyncio.to_thread(stream.order), await asyncio.to_thread(stream.meter)
+            made = Mixer(stream.sources, order, self._chunks, self._counters, meter)
+            mixer = self._mixers.setdefault(stream.key, made)
+            self._streams[stream.key] = stream
         self._mixers.move_to_end(stream.key)
         return mixer
 
@@ -158,7 +192,7 @@ class Subscriptions:
             self._mixers[key].rest()
         idle = [k for k in self._mixers if k not in self._readers]
         for old in idle[: max(0, len(idle) - _IDLE_REMEMBERED)]:
-            del self._mixers[old]
+            del self._mixers[old], self._streams[old]
 
 
 def _tell(name: str, stream: Stream, notes: list[str]) -> None:

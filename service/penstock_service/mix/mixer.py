@@ -16,6 +16,7 @@ from penstock_service.core.errors import DataError
 from penstock_service.core.hashing import U64
 from penstock_service.core.segment import I64, ChunkSource, Progress, Segment, SourceChunks
 from penstock_service.mix.index import ChunkNumbers, build
+from penstock_service.mix.meter import Meter
 from penstock_service.mix.pool import Order
 
 _GROUP: Final = 16  # chunks asked for between two reports of progress
@@ -37,9 +38,11 @@ class Mixer:
         order: Order,
         chunks: ChunkSource,
         counters: Counters,
+        meter: Meter | None = None,
         ahead: bool = True,
     ) -> None:
-        """`ahead`: build what comes next before it is asked for."""
+        """`meter` measures what is planned; `ahead`: build what comes next before it is asked for."""
+        self.meter = meter
         self._ahead = ahead
         self._order = order
         self._numbers = ChunkNumbers(sources)
@@ -166,6 +169,11 @@ class Mixer:
     def _plan(self, epoch: int, number: int) -> tuple[U64, I64, I64, I64]:
         """Off the event loop: row ids of a segment, their chunks and rows, and how many units each chunk gives."""
         ids = self._order.segment_rows(epoch, number)
+        mixed = self.meter.add(epoch, number, ids) if self.meter is not None else None
+        if mixed is not None:
+            some = "" if mixed.complete else f" (of {mixed.segments} of its {mixed.of_segments} segments)"
+            named = "+".join(source.name for source in self._numbers.sources)
+            _log.info("%s, epoch %d was mixed%s: %s", named, epoch, some, mixed)
         chunk, row = self._numbers.locate(ids)
         return ids, chunk, row, np.bincount(chunk)
 
