@@ -139,9 +139,14 @@ def test_a_meter_tells_of_each_epoch_once_and_forgets_old_ones() -> None:
         assert meter.add(epoch, 3, pool.segment_rows(epoch, 3)) is None
         assert meter.last_finished() == told[-1]
     assert [quality.epoch for quality in meter.qualities()] == [2, 3, 4, 5]
+    # Segments may be planned in another order than they are read.
+    last = pool.segments - 1
+    order = [*range(last - 1), last, last - 1]
+    told = [meter.add(6, g, pool.segment_rows(6, g)) for g in order]
+    assert [quality is None for quality in told] == [True] * last + [False]
     # An epoch that began in the middle says so.
     meter.add(9, pool.segments - 2, pool.segment_rows(9, pool.segments - 2))
-    assert [quality.epoch for quality in meter.qualities()] == [3, 4, 5, 9]
+    assert [quality.epoch for quality in meter.qualities()] == [4, 5, 6, 9]
     part = meter.add(9, pool.segments - 1, pool.segment_rows(9, pool.segments - 1))
     assert part is not None
     assert (part.segments, part.of_segments, part.complete) == (2, pool.segments, False)

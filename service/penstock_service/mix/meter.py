@@ -32,7 +32,8 @@ class Meter:
             parts[number] = measured
             if len(self._measured) > _EPOCHS:
                 self._finished.pop(self._measured.popitem(last=False)[0], None)
-            if number != self._segments - 1 and len(parts) < self._segments:
+            # Segments may be planned out of order: the epoch ends when all from the first measured one on are here.
+            if self._segments - 1 not in parts or len(parts) < self._segments - min(parts):
                 return None
             found = self._stored.conclude(epoch, parts, self._segments)
             self._finished[epoch] = found
