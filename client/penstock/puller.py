@@ -163,9 +163,10 @@ class Puller:
         return self._bundle.exhausted and bool(self._bundle.header.ends_epoch)
 
     def close(self, join: bool = True) -> None:
-        """For good; may be called twice. `join=False` from a finalizer."""
+        """For good; may be called twice, the position stays. `join=False` from a finalizer."""
         self.closed = True
         self._drop_receiver(join=join)
+        self._cursor, self._bundle = self.cursor(), None
 
     def _in_hand(self) -> Cutting | None:
         """The bundle being cut, if it has a step left."""
@@ -237,7 +238,7 @@ class Puller:
             job=self._who.job,
             name=self._who.name,
             token=self._who.token,
-            transports=["grpc"],
+            transports=["grpc"] if self._delivery.transport == "grpc" else ["shm", "grpc"],
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
             client=self._who.client,
             force=self._force,
@@ -255,11 +256,14 @@ class Puller:
             )
         self.opened = opened
         self._cursor = Cursor.from_json(opened.cursor)
-        self.clock.transport = opened.transport
+        self.clock.transport, self.clock.transport_reason = opened.transport, opened.transport_reason
         if not self._connected_once or self._force:
             for note in opened.notes:
                 _log.warning("%s", note)
-            _log.info("connected to %s (%s): plan %s", self._link.target, opened.server, opened.plan)
+            _log.info(
+                "connected to %s (%s) over %s (%s): plan %s",
+                *(self._link.target, opened.server, opened.transport, opened.transport_reason, opened.plan),
+            )
         self._connected_once, self._force = True, False
 
     def _tell_filling(self, filling: pb.Filling) -> None:

@@ -79,10 +79,10 @@ A_QUALITY = Quality(
 
 SOME_NUMBERS = Numbers(
     rows_sent={"titanic": 384},
-    bytes_sent=4096,
+    bytes_sent={"grpc": 4096},
     steps_sent=12,
     bundles_sent=3,
-    sessions=1,
+    sessions={"grpc": 1},
     sessions_total=2,
     stage_seconds={"read": 0.5},
     wait_seconds={"credit": 1.5},

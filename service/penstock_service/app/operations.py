@@ -1,6 +1,7 @@
 """What operators may ask of the running server: implements `admin.operations.Operations`."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -102,10 +103,10 @@ class ServerOperations:
         sessions = self._data.sessions()
         return Numbers(
             rows_sent=dict(totals.rows),
-            bytes_sent=totals.bytes,
+            bytes_sent=dict(totals.bytes),
             steps_sent=totals.steps,
             bundles_sent=totals.bundles,
-            sessions=len(sessions),
+            sessions=Counter(s.transport for s in sessions),
             sessions_below_target=sum(s.below_target for s in sessions),
             sessions_total=totals.sessions,
             stage_seconds={
