@@ -16,7 +16,7 @@ from penstock_service.core.channel import Counters
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.core.feed import Bundle, EpochEnd
 from penstock_service.mix.mixer import Mixer
-from tests.laws.filtered import Filtered, everything, filtered_worlds
+from tests.laws.filtered import Filtered, filtered_worlds, rows_left
 from tests.laws.test_feeds import SCHEMA, World, bundle_sizes, loop, run, worlds
 
 __all__ = ["loop"]  # a fixture of this module too
@@ -62,11 +62,6 @@ def _units(made: Bundle, steps: int) -> int:
 def skips(draw: st.DrawFn, steps: int) -> Skips:
     found = draw(st.lists(st.tuples(st.integers(0, steps + 1), st.integers(1, steps + 2)), min_size=1, max_size=3))
     return joined((0, begin, begin + length) for begin, length in found)
-
-
-def rows_left(world: World) -> bool:
-    assert isinstance(world.chunks, Filtered)
-    return not set(everything(world)) <= world.chunks.gone
 
 
 @settings(max_examples=60)

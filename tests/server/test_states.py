@@ -98,6 +98,33 @@ def test_a_state_may_be_read_by_people(client: penstock.Client) -> None:
 
 
 @pytest.mark.parametrize(
+    "other",
+    [
+        {"global_batch_size": 7},
+        {"rank": 1, "world_size": 2},
+        {"last": "pad"},
+        {"columns": ["y", "id"]},
+        {"output": "torch"},
+        {"row_ids": True},
+        {"prefetch": 1},
+        {"pool_rows": 50},  # the state brings its own
+        {"target_rows_per_s": 5.0},
+    ],
+)
+def test_what_is_no_part_of_the_order_may_differ(client: penstock.Client, other: dict[str, Any]) -> None:
+    stream = opened(client)
+    for _ in zip(range(7), stream, strict=False):
+        pass
+    state = stream.state_dict()
+    rest = [row for batch in stream.resume() for row in batch["id"].tolist()]
+    changed = opened(client, **other)
+    changed.load_state_dict(state)
+    first = next(iter(changed))["id"].tolist()
+    size = other.get("global_batch_size", 24) // other.get("world_size", 1)
+    assert first == rest[size * other.get("rank", 0) :][:size]
+
+
+@pytest.mark.parametrize(
     ("other", "fields"),
     [
         ({"datasets": {"rows": 3, "more": 1}, "until": "first"}, ["end", "weights"]),
