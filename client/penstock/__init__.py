@@ -28,6 +28,7 @@ from penstock.errors import (
     SourceChanged,
     SourceUnreadable,
 )
+from penstock.explanation import Explanation
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
 from penstock.stream import Stream
 
@@ -44,6 +45,7 @@ __all__ = [
     "DatasetInfo",
     "DatasetNotFound",
     "DiscoveredChild",
+    "Explanation",
     "InvalidRequest",
     "OrderChanged",
     "PenstockError",

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from penstock_proto.v1 import PROTOCOL
+import pyarrow as pa
+
+from penstock_proto.v1 import PROTOCOL, data_pb2
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.discovery import Discoverer
+from penstock_service.app.explaining import Explaining
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.subscriptions import Subscriptions
@@ -19,7 +22,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 from penstock_service.deliver.data import DataService
 
 
@@ -57,6 +60,7 @@ class ServerOperations:
         self._chunks = chunks
         self._data = data
         self._subscriptions = subscriptions
+        self._explaining = Explaining(subscriptions)
         self._counters = counters
         self._lag = lag
         self._checks = checks
@@ -85,8 +89,14 @@ class ServerOperations:
     async def discover(self) -> Discovery:
         return await self._discoverer.look()
 
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
+        return await self._explaining.explain(request, step, epoch, all_ranks)
+
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()
+
+    def streams(self) -> list[StreamStatus]:
+        return self._subscriptions.streams()
 
     def numbers(self) -> Numbers:
         totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
@@ -116,6 +126,7 @@ class ServerOperations:
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,
+            mixed=self._subscriptions.mixed(),
         )
 
     def info(self) -> ServerInformation:
