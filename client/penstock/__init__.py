@@ -29,6 +29,7 @@ from penstock.errors import (
     SourceChanged,
     SourceUnreadable,
 )
+from penstock.explanation import Explanation
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
 from penstock.runs import Change, RunInfo
 from penstock.stream import Stream
@@ -47,6 +48,7 @@ __all__ = [
     "DatasetInfo",
     "DatasetNotFound",
     "DiscoveredChild",
+    "Explanation",
     "InvalidRequest",
     "JournalConflict",
     "OrderChanged",

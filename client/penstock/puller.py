@@ -27,6 +27,7 @@ from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
 from penstock_proto.v1.cursor import Cursor
+from penstock_proto.v1.skips import Skips, skipped_from
 
 CONNECT_TIMEOUT: Final = 10.0
 _TELL_EVERY: Final = 5.0  # seconds between log lines while waiting for rows
@@ -58,6 +59,8 @@ class Puller:
         self._heard: pb.Journal | None = None  # what of it was taken over
         self.branch = False  # the next Open begins a run of its own
         self._epoch = 0  # where there is no cursor
+        self._left_at_end = False  # what is under way was dropped between the last step of an epoch and its end
+        self._force = False  # the cursor is taken even if it is of another stream
         self._receiver: Receiver | None = None
         self._pid = os.getpid()
         self._cutter: Cutter | None = None
@@ -111,9 +114,27 @@ class Puller:
         if cursor is not None and here == cursor and self._pid == os.getpid() and not branch:
             return
         self._leave()
-        self._cursor, self._epoch = cursor, epoch
         self._run = cursor.run if cursor is not None else {}
         self.branch = branch
+        self._cursor, self._epoch, self._left_at_end = cursor, epoch, False
+
+    def load(self, epoch: int, cursor: Cursor | None, skip: Skips, force: bool, branch: bool) -> None:
+        """Go on at a saved position, with the steps that were to be skipped there."""
+        self.skip(skip)
+        self.seek(epoch, cursor, branch)
+        self._force = force and self._receiver is None
+
+    @property
+    def skipped(self) -> Skips:
+        return self._share.skip
+
+    def skip(self, skip: Skips) -> None:
+        """The steps to be passed over from here on; what is under way is dropped where they change."""
+        if skip != self._share.skip:
+            self._leave()
+            self._share = replace(self._share, skip=skip)
+            if self._cursor is not None:
+                self._cursor = replace(self._cursor, skip=skip)
 
     def resize(self, global_batch: int) -> None:
         """Steps of another size from here on."""
@@ -160,7 +181,9 @@ class Puller:
     @property
     def at_end(self) -> bool:
         """Was the last step of an epoch handed out, and its end not told yet?"""
-        return self._bundle is not None and self._bundle.exhausted and self._bundle.header.ends_epoch
+        if self._bundle is None:
+            return self._left_at_end
+        return self._bundle.exhausted and bool(self._bundle.header.ends_epoch)
 
     def close(self, join: bool = True) -> None:
         """For good; may be called twice, the position stays. `join=False` from a finalizer."""
@@ -217,8 +240,19 @@ class Puller:
     def _connect(self) -> None:
         if self.closed:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
-        cursor = self.cursor()
-        message = pb.Open(
+        message = self.open_message(self.cursor())
+        self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
+        self._owed = None
+        self._pid = os.getpid()
+        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
+        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
+        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata, memory)
+        receiver.start()
+        self._receiver = receiver
+
+    def open_message(self, cursor: Cursor | None) -> pb.Open:
+        """What a session that goes on at `cursor` is opened with."""
+        return pb.Open(
             protocol=PROTOCOL,
             stream=self._order.message(),
             view=self._share.message(),
@@ -230,16 +264,9 @@ class Puller:
             transports=["grpc"] if self._delivery.transport == "grpc" else ["shm", "grpc"],
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
             client=self._who.client,
+            force=self._force,
             branch=self.branch,
         )
-        self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
-        self._owed = None
-        self._pid = os.getpid()
-        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
-        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
-        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata, memory)
-        receiver.start()
-        self._receiver = receiver
 
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))
@@ -255,14 +282,14 @@ class Puller:
         self._cursor = Cursor.from_json(opened.cursor)
         self._run, self.branch, self._heard = self._cursor.run, False, None
         self.clock.transport, self.clock.transport_reason = opened.transport, opened.transport_reason
-        if not self._connected_once:
+        if not self._connected_once or self._force:
             for note in opened.notes:
                 _log.warning("%s", note)
             _log.info(
                 "connected to %s (%s) over %s (%s): plan %s",
                 *(self._link.target, opened.server, opened.transport, opened.transport_reason, opened.plan),
             )
-        self._connected_once = True
+        self._connected_once, self._force = True, False
 
     def _tell_filling(self, filling: pb.Filling) -> None:
         if filling.rows > (self.filling.rows if self.filling is not None else 0):
@@ -302,12 +329,13 @@ class Puller:
 
     def _end_epoch(self, end: pb.EpochEnd) -> pb.EpochEnd:
         cursor = self._cursor
-        if cursor is None or (end.epoch, end.steps) != (cursor.epoch, cursor.step):
+        skipped = skipped_from(cursor.skip, cursor.epoch, cursor.step) if cursor is not None else 0
+        if cursor is None or end.epoch != cursor.epoch or not 0 <= end.steps - cursor.step <= skipped:
             raise ServerError(
                 f"the server ended epoch {end.epoch} after {end.steps} steps, but this side is at "
                 f"{'no step yet' if cursor is None else f'step {cursor.step} of epoch {cursor.epoch}'}: a bug"
             )
-        self._backoff = None
+        self._backoff, self._left_at_end = None, False
         self._cursor = cursor.next_epoch()
         self.clock.epoch(end)
         self._give_back(self._window.flush())  # the next epoch's steps may be short of credit
@@ -341,4 +369,5 @@ class Puller:
     def _leave(self) -> None:
         """Drop what is under way and in hand; the position stays."""
         self._drop_receiver()
+        self._left_at_end = self.at_end
         self._cursor, self._bundle = self.cursor(), None

@@ -6,13 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from penstock_proto.v1 import PROTOCOL
+import pyarrow as pa
+
+from penstock_proto.v1 import PROTOCOL, data_pb2
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.discovery import Discoverer
+from penstock_service.app.explaining import Explaining
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.mixers import Mixers
 from penstock_service.app.runs import Runs
+from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
 from penstock_service.core.channel import Counters
@@ -21,7 +25,7 @@ from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
 from penstock_service.core.run import Began, RunStatus
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 from penstock_service.deliver.data import DataService
 
 
@@ -46,6 +50,7 @@ class ServerOperations:
         discoverer: Discoverer,
         chunks: Chunks,
         data: DataService,
+        subscriptions: Subscriptions,
         mixers: Mixers,
         runs: Runs,
         counters: Counters,
@@ -61,6 +66,7 @@ class ServerOperations:
         self._data = data
         self._mixers = mixers
         self._runs = runs
+        self._explaining = Explaining(subscriptions)
         self._counters = counters
         self._lag = lag
         self._checks = checks
@@ -89,6 +95,9 @@ class ServerOperations:
     async def discover(self) -> Discovery:
         return await self._discoverer.look()
 
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
+        return await self._explaining.explain(request, step, epoch, all_ranks)
+
     async def runs(self) -> list[RunStatus]:
         return await self._runs.all()
 
@@ -103,6 +112,9 @@ class ServerOperations:
 
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()
+
+    def streams(self) -> list[StreamStatus]:
+        return self._mixers.streams()
 
     def numbers(self) -> Numbers:
         totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
@@ -132,6 +144,7 @@ class ServerOperations:
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,
+            mixed=self._mixers.mixed(),
         )
 
     def info(self) -> ServerInformation:

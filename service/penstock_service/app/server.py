@@ -117,6 +117,7 @@ class Server:
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
         self._subscriptions = Subscriptions(
             self._library.lookup,
+            self._mixers,
             self._runs,
             self._chunks,
             seeds,
@@ -176,6 +177,7 @@ class Server:
             self._discoverer,
             self._chunks,
             self._data,
+            self._subscriptions,
             self._mixers,
             self._runs,
             self._counters,

@@ -8,10 +8,12 @@ from typing import cast
 
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
+from penstock_proto.v1.skips import named
 from penstock_service.app.asking import Asking, Lookup
 from penstock_service.app.jobs import Agreement, Claim, Seeds
+from penstock_service.app.mixers import Mixers
 from penstock_service.app.position import begin, carried_plan, read_cursor
-from penstock_service.app.run import RunSegments
+from penstock_service.app.run import RunSegments, epoch_rows
 from penstock_service.app.runs import Runs
 from penstock_service.batch.columns import delivered
 from penstock_service.batch.feed import StepFeed
@@ -21,7 +23,7 @@ from penstock_service.core.channel import Counters
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.core.feed import News, Opening
 from penstock_service.core.plan import PoolDefaults
-from penstock_service.core.segment import ChunkSource
+from penstock_service.core.segment import ChunkSource, SegmentSource
 from penstock_service.mix.overlap import shared_files
 from penstock_service.mix.stream import Stream, settle
 
@@ -34,6 +36,7 @@ class Subscriptions:
     def __init__(
         self,
         lookup: Lookup,
+        mixers: Mixers,
         runs: Runs,
         chunks: ChunkSource,
         seeds: Seeds,
@@ -49,15 +52,21 @@ class Subscriptions:
         self._chunks = chunks
         self._defaults = defaults
         self._counters = counters
+        self._mixers = mixers
         self._runs = runs
 
-    async def open(self, request: pb.Open) -> Opening:
-        """Raises a ServiceError that says what is wrong with the request."""
+    async def open(self, request: pb.Open, looking: bool = False) -> Opening:
+        """Raises a ServiceError that says what is wrong with the request.
+
+        Args:
+            looking: the feed is only asked where rows come from: no rank of the job takes notice of it.
+        """
         view = View(
             global_batch=request.view.global_batch,
             rank=request.view.rank,
             world_size=request.view.world_size,
             last=cast(Last, request.view.last or "short"),
+            skip=tuple((r.epoch, r.begin, r.end) for r in request.view.skip),
         )
         notes: list[str] = []
         cursor = read_cursor(request.cursor)
@@ -66,37 +75,33 @@ class Subscriptions:
         notes.extend(await asyncio.to_thread(shared_files, stream.sources))
         notes.extend(stream.readings())
         self._check_step(view, stream)
-        at = begin(request, stream, view, cursor)
+        at = begin(request, stream, view, cursor, notes)
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
         with ExitStack() as failed:  # what was taken is let go of if the rest is refused
-            segments = await self._runs.join(
-                *(request.job, request.name, stream, at, request.branch, view.rank, view.world_size)
-            )
-            failed.callback(self._runs.leave, segments)
+            run: RunSegments | None = None
+            segments: SegmentSource
+            if looking:
+                journal = await self._runs.look(at, request.branch)
+                segments = mixer = await self._mixers.aside(stream.under(journal))
+                failed.callback(mixer.rest)
+                rows = epoch_rows(mixer, stream.under(journal), at.epoch)
+            else:
+                segments = run = await self._join(request, view, stream, at, failed)
+                rows = run.epoch_rows()
             if at.segment >= segments.segments(at.epoch):
                 raise InvalidRequest(
                     f"the state is in segment {at.segment}, but epoch {at.epoch} of this stream has "
                     f"{segments.segments(at.epoch)}"
                 )
-            run = segments.run.id if at.run else None  # who has no state takes the run that there is
-            ticket = self._agreement.join(
-                request.job, request.name, _claim(view, request.view.replica, stream, at, run)
-            )
-            failed.callback(self._agreement.leave, request.job, request.name, ticket)
             for source in stream.sources:
                 failed.callback(self._chunks.hold(source).release)
             held = failed.pop_all()
-        at = replace(at, run=segments.run.journal.carried())
         fetch = Fetch(segments, self._chunks, schema, request.view.row_ids)
+        at = at if run is None else replace(at, run=run.run.journal.carried())
         feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes)
-        segments.reaches, segments.global_batch = feed.reaches, view.global_batch
-        rows = segments.epoch_rows()
-        for note in notes:
-            _log.warning("stream %s: %s", request.name, note)
-        _log.info(
-            "stream %s: pool of %d rows, %d leave at a time, up to %d cycles; seed %d",
-            *(request.name, stream.plan.pool_rows, stream.plan.drain, stream.plan.cycles, stream.seed),
-        )
+        if run is not None:
+            run.reaches, run.global_batch = feed.reaches, view.global_batch
+            _tell(request.name, stream, notes)
         return Opening(
             feed=feed,
             schema=fetch.schema,
@@ -110,8 +115,8 @@ class Subscriptions:
             step_bytes=view.rows * stream.row_bytes,
             notes=tuple(notes),
             close=held.close,
-            news=lambda: _news(segments, view),
-            listen=segments.listen,
+            news=lambda: None if run is None else _news(run, view),
+            listen=lambda listener: None if run is None else run.listen(listener),
         )
 
     def _check_step(self, view: View, stream: Stream) -> None:
@@ -124,6 +129,18 @@ class Subscriptions:
                 f"{max(1, int(self._step_bytes / stream.row_bytes))} rows per rank"
             )
 
+    async def _join(self, request: pb.Open, view: View, stream: Stream, at: Cursor, held: ExitStack) -> RunSegments:
+        """The segments of the run that the request belongs to; to be let go of with `held`."""
+        segments = await self._runs.join(
+            *(request.job, request.name, stream, at, request.branch, view.rank, view.world_size)
+        )
+        held.callback(self._runs.leave, segments)
+        run = segments.run.id if at.run else None  # who has no state takes the run that there is
+        claim = _claim(view, request.view.replica, stream, at, run)
+        ticket = self._agreement.join(request.job, request.name, claim)
+        held.callback(self._agreement.leave, request.job, request.name, ticket)
+        return segments
+
 
 def _news(segments: RunSegments, view: View) -> News | None:
     news = segments.news()
@@ -132,11 +149,21 @@ def _news(segments: RunSegments, view: View) -> News | None:
     return news._replace(steps=view.steps_of(news.rows))
 
 
+def _tell(name: str, stream: Stream, notes: list[str]) -> None:
+    for note in notes:
+        _log.warning("stream %s: %s", name, note)
+    _log.info(
+        "stream %s: pool of %d rows, %d leave at a time, up to %d cycles; seed %d",
+        *(name, stream.plan.pool_rows, stream.plan.drain, stream.plan.cycles, stream.seed),
+    )
+
+
 def _claim(view: View, replica: int, stream: Stream, at: Cursor, run: str | None) -> Claim:
     facts = (
         ("world size", view.world_size),
         ("global batch", view.global_batch),
         ("last", view.last),
+        ("steps to skip", named(view.skip)),
         ("seed", stream.seed),
         ("datasets", tuple(s.reference for s in stream.sources)),
         ("order", tuple(stream.fingerprint().values())),

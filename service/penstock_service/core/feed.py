@@ -80,6 +80,16 @@ class Feed(Protocol):
         """
         ...
 
+    async def explain(self, step: int, all_ranks: bool) -> pa.RecordBatch:
+        """Where the rows of `step` of this epoch come from (`batch.explain.SCHEMA`); it must not lie behind.
+
+        The feed has moved there then, and is of no use for delivery.
+
+        Raises:
+            InvalidRequest: the epoch ends before it, with how many steps it has.
+        """
+        ...
+
 
 class News(NamedTuple):
     """The run's journal has grown."""

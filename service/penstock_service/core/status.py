@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from penstock_service.core.channel import Bound
+from penstock_service.core.quality import Quality
 
 SessionState = Literal["filling", "sending", "waiting for credit", "waiting for rows", "ending"]
 
@@ -38,6 +39,23 @@ class SessionStatus:
 
 
 @dataclass(frozen=True)
+class StreamStatus:
+    """One order that trainers read or have read lately."""
+
+    datasets: tuple[str, ...]  # NAME@VERSION
+    seed: int
+    shuffle: bool
+    pool_rows: int  # the pool as it is
+    drain: int
+    cycles: int
+    rows: int  # of an epoch, before filters
+    segments: int
+    sessions: int
+    mixing_bytes: int
+    qualities: tuple[Quality, ...]  # of the last few epochs; none where nothing is mixed
+
+
+@dataclass(frozen=True)
 class Numbers:
     """Totals since start, for the metrics. Dictionaries are keyed by what the label says."""
 
@@ -60,3 +78,4 @@ class Numbers:
     workers: int = 0
     workers_restarted: int = 0
     loop_lag_seconds: float = 0.0  # worst of the last ten seconds
+    mixed: dict[str, Quality] = field(default_factory=dict)  # by stream: of its last finished epoch
