@@ -13,12 +13,12 @@ from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.indexing import Indexing
-from penstock_service.app.jobs import Seeds
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.lock import StateLock
 from penstock_service.app.making import make_chunks
 from penstock_service.app.operations import Addresses, ServerOperations
+from penstock_service.app.seeds import Seeds
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.app.web import WebServer
 from penstock_service.chunks.chunks import Chunks

@@ -8,9 +8,10 @@ from typing import Any, Final, cast
 
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
+from penstock_service.app.agreement import Agreement, Claim
 from penstock_service.app.asking import Asking, Lookup
-from penstock_service.app.jobs import Agreement, Claim, Seeds
-from penstock_service.app.position import begin, carried_plan, read_cursor
+from penstock_service.app.position import begin, carried_plan, check_start, read_cursor
+from penstock_service.app.seeds import Seeds
 from penstock_service.batch.columns import delivered
 from penstock_service.batch.feed import StepFeed
 from penstock_service.batch.fetch import Fetch
@@ -76,7 +77,7 @@ class Subscriptions:
                 f"the state is in segment {at.segment}, but an epoch of this stream has {mixer.segments}"
             )
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
-        ticket = self._agreement.join(request.job, request.name, _claim(view, request.view.replica, stream, at))
+        ticket = self._agreement.join(request.job, request.name, _claim(request, view, stream, at))
         held = ExitStack()
         held.callback(self._agreement.leave, request.job, request.name, ticket)
         for source in stream.sources:
@@ -102,6 +103,7 @@ class Subscriptions:
             datasets=tuple(s.reference for s in stream.sources),
             notes=tuple(notes),
             close=held.close,
+            started=lambda start: self._agreement.started(request.job, request.name, ticket, check_start(start)),
         )
 
     @property
@@ -143,13 +145,27 @@ class Subscriptions:
             del self._mixers[old]
 
 
-def _claim(view: View, replica: int, stream: Stream, at: Cursor) -> Claim:
-    facts = (
-        ("world size", view.world_size),
-        ("global batch", view.global_batch),
-        ("last", view.last),
-        ("seed", stream.seed),
-        ("datasets", tuple(s.reference for s in stream.sources)),
-        ("order", tuple(stream.fingerprint().values())),
+def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor) -> Claim:
+    asked = request.view
+    readable = {"weights": stream.weights, "pool": stream.plan.to_json()}
+    return Claim(
+        rank=view.rank,
+        replica=asked.replica,
+        token=request.token,
+        reopened=request.reopened,
+        start=check_start(request.start),
+        position=(at.epoch, at.segment, at.taken),
+        always=(
+            ("world size", view.world_size),
+            ("seed", stream.seed),
+            ("datasets", tuple(s.reference for s in stream.sources)),
+            *((name, readable.get(name, short)) for name, short in stream.fingerprint().items()),
+        ),
+        here=(
+            ("global batch", view.global_batch),
+            ("last", view.last),
+            ("skip", tuple((s.epoch, s.begin, s.end) for s in asked.skip)),
+            ("on_error", asked.on_error or "fail"),
+            ("placeholder", asked.placeholder),
+        ),
     )
-    return Claim(view.rank, replica, (at.epoch, at.segment, at.taken), facts)

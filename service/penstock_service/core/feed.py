@@ -80,3 +80,4 @@ class Opening:
     datasets: tuple[str, ...]  # NAME@VERSION, NAME@VERSION:SPLIT
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice
     notes: tuple[str, ...] = ()  # what the user should know
+    started: Callable[[str], None] = lambda start: None  # the client, which had only looked, takes its first step

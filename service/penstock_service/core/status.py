@@ -35,6 +35,10 @@ class SessionStatus:
     pool_rows: int = 0  # of the stream's pool as it is
     target_rows_per_s: float = 0.0  # what the rank wants; 0: nothing said
     below_target: bool = False  # and the server is why
+    taken_epoch: int = 0  # where the trainer is, as it last said: the step that it gets next
+    taken_step: int = 0
+    seconds_since_moved: float = 0.0  # since it last got on
+    epoch_steps: int | None = None  # of a whole epoch, where that is known
 
 
 @dataclass(frozen=True)
