@@ -45,6 +45,8 @@ STATUS = {
     codes.SOURCE_CHANGED: 409,
     codes.SOURCE_UNREADABLE: 503,
     codes.RESOURCE_EXHAUSTED: 503,
+    codes.RANKS_DISAGREE: 409,
+    codes.FENCED: 409,
     codes.UNAVAILABLE: 503,
     codes.INTERNAL: 500,
 }

@@ -40,6 +40,12 @@ class _Round:
     objects: dict[Slot, str] = field(default_factory=dict)  # the token that came last on each rank, also if it left
     live: dict[int, Claim] = field(default_factory=dict)  # by ticket
 
+    def fits(self, claim: Claim) -> bool:
+        """Does `claim` ask for what all here ask for, other objects of its own rank too?"""
+        return not any(
+            mine != theirs for other in self.live.values() for mine, theirs in _compared(claim, other, whole=True)
+        )
+
     def differing(self, claim: Claim, whole: bool = True) -> list[str]:
         """What `claim` asks for otherwise than another rank; not `whole`: only what may change from step to step."""
         found: dict[str, str] = {}
@@ -123,13 +129,13 @@ def _round_of(rounds: list[_Round], claim: Claim) -> _Round | None:
                 raise _Differ(differing)
             return found
     for found in newest_first:
-        if not found.differing(claim):
+        if found.fits(claim):
             return found
     # One that was let in before is not judged anew: after a restart of the server the others may be of another round.
     if not claim.reopened:
         for found in newest_first:
-            if claim.slot not in found.objects:
-                raise _Differ(found.differing(claim))
+            if claim.slot not in found.objects and (differing := found.differing(claim)):
+                raise _Differ(differing)
     return None
 
 
