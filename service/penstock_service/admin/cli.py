@@ -15,6 +15,7 @@ import typer
 
 from penstock_service.admin.dataset_commands import Http, Json, dataset_commands, show_one
 from penstock_service.admin.flags import with_flags
+from penstock_service.admin.job_commands import show_jobs
 from penstock_service.admin.logs import set_up_logs
 from penstock_service.admin.remote import RemoteError, Server
 from penstock_service.admin.tables import print_json, print_settings
@@ -56,6 +57,7 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("serve")(with_flags(_serve_with(serve)))
     cli.add_typer(dataset_commands(), name="datasets")
     cli.command("inspect")(_inspect)
+    cli.command("jobs")(show_jobs)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)
     return cli

@@ -26,6 +26,7 @@ from penstock_service.admin.answers import (
     Sessions,
 )
 from penstock_service.admin.hosts import HostGuard
+from penstock_service.admin.job_answers import Jobs
 from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
 from penstock_service.config.addresses import host_and_port, is_loopback
@@ -144,6 +145,11 @@ def _add_status(http: FastAPI, operations: Operations) -> None:
     @http.get("/api/v1/sessions", tags=["status"])
     async def list_sessions() -> Sessions:
         return Sessions(sessions=[Session.of(status) for status in operations.sessions()])
+
+    @http.get("/api/v1/jobs", tags=["status"])
+    async def list_jobs() -> Jobs:
+        """Every job: its streams and their ranks, those that are missing too."""
+        return Jobs.of(operations.jobs())
 
     @http.get("/api/v1/info", tags=["status"])
     async def get_information() -> Information:

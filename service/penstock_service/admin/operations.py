@@ -8,6 +8,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.job import JobStatus
 from penstock_service.core.status import Numbers, SessionStatus
 
 
@@ -59,6 +60,9 @@ class Operations(Protocol):
         """Looks into the folder of datasets now."""
 
     def sessions(self) -> list[SessionStatus]: ...
+
+    def jobs(self) -> tuple[JobStatus, ...]:
+        """Jobs that have a session, and their ranks, those that are not there too."""
 
     def numbers(self) -> Numbers: ...
 

@@ -20,6 +20,7 @@ from penstock_service.app.making import make_chunks
 from penstock_service.app.operations import Addresses, ServerOperations
 from penstock_service.app.seeds import Seeds
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.watch import RankWatch
 from penstock_service.app.web import WebServer
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.chunks.executor import Executor, ThreadExecutor
@@ -95,6 +96,7 @@ class Server:
             settings.max_sessions,
             self._version,
         )
+        self._watch = RankWatch(self._data.sessions, settings.missing_after, settings.lagging_after)
         self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules)
         self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)
         self._stack.push_async_callback(self._discoverer.stop)
@@ -131,6 +133,8 @@ class Server:
         self._addresses.grpc = _with_port(settings.grpc, grpc_port)
         self._lag.start()
         self._stack.push_async_callback(self._lag.stop)
+        self._watch.start()
+        self._stack.push_async_callback(self._watch.stop)
         self._lock.note({"grpc": self._addresses.grpc, "http": self._addresses.http})
         self._up["grpc"] = True
 
@@ -163,6 +167,7 @@ class Server:
             self._subscriptions,
             self._counters,
             self._lag,
+            self._watch,
             lambda: dict(self._up),
         )
 

@@ -52,6 +52,9 @@ class Numbers:
     sessions: int = 0
     sessions_total: int = 0
     sessions_below_target: int = 0
+    ranks_missing: int = 0
+    ranks_lagging: int = 0
+    steps_behind_max: int = 0
     stage_seconds: dict[str, float] = field(default_factory=dict)  # by stage: read, mix, gather, send
     wait_seconds: dict[str, float] = field(default_factory=dict)  # by what for: credit, rows
     errors: dict[str, int] = field(default_factory=dict)  # sent to clients, by code
