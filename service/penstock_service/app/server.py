@@ -8,6 +8,7 @@ import signal
 import sys
 from functools import partial
 from importlib.metadata import version
+from typing import Final
 
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
@@ -42,6 +43,8 @@ from penstock_service.source.format import ChunkLimits
 from penstock_service.source.formats import SEMANTICS
 from penstock_service.source.registry import Registry
 from penstock_service.source.stores import Stores
+
+_STOPPING: Final = 3.0  # seconds of the grace that are kept for what comes after the streams
 
 _log = logging.getLogger(__name__)
 
@@ -139,15 +142,18 @@ class Server:
         self._up["grpc"] = True
 
     async def drain(self, reason: str) -> None:
-        """Not ready any more; streams finish the bundle in hand. Returns when they have, or the grace is over."""
+        """Not ready any more; streams finish the bundle in hand. Returns when they have, or early enough to stop within
+        the grace: streams that are still in a bundle then (their client takes nothing) are cut."""
         self._up["not draining"] = False
         await self._grpc.drain(reason)
+        grace = self._settings.grace
         try:
-            async with asyncio.timeout(self._settings.grace):
+            async with asyncio.timeout(max(grace - _STOPPING, grace / 2)):
                 await self._data.idle()
         except TimeoutError:
             left = len(self._data.sessions())
-            _log.warning("%d sessions did not end within the grace of %g s", left, self._settings.grace)
+            _log.warning("%d sessions did not end in time for the grace of %g s: they are cut", left, grace)
+            self._data.cut()
 
     async def stop(self) -> None:
         await self._stack.aclose()

@@ -57,6 +57,11 @@ class DataService:
         for session in self._sessions.values():
             session.drain(reason)
 
+    def cut(self) -> None:
+        """End what is open, in the middle of a bundle too."""
+        for session in self._sessions.values():
+            session.must_go.set()
+
     async def idle(self) -> None:
         """Returns when no session is open."""
         while self._sessions:
