@@ -143,9 +143,10 @@ class Puller:
         return self._bundle is not None and self._bundle.exhausted and self._bundle.header.ends_epoch
 
     def close(self, join: bool = True) -> None:
-        """For good; may be called twice. `join=False` from a finalizer."""
+        """For good; may be called twice, the position stays. `join=False` from a finalizer."""
         self.closed = True
         self._drop_receiver(join=join)
+        self._cursor, self._bundle = self.cursor(), None
 
     def _where(self) -> tuple[int, int]:
         """The epoch and step that come next. Asked by other threads too."""
@@ -229,7 +230,7 @@ class Puller:
             token=self._who.token,
             start=self._start or "",
             reopened=self._let_in == os.getpid(),
-            transports=["grpc"],
+            transports=["grpc"] if self._delivery.transport == "grpc" else ["shm", "grpc"],
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
             client=client_name(),
         )
@@ -255,11 +256,14 @@ class Puller:
         self.opened = opened
         self._let_in = os.getpid()
         self._cursor = Cursor.from_json(opened.cursor)
-        self.clock.transport = opened.transport
+        self.clock.transport, self.clock.transport_reason = opened.transport, opened.transport_reason
         if not self._connected_once:
             for note in opened.notes:
                 _log.warning("%s", note)
-            _log.info("connected to %s (%s): plan %s", self._link.target, opened.server, opened.plan)
+            _log.info(
+                "connected to %s (%s) over %s (%s): plan %s",
+                *(self._link.target, opened.server, opened.transport, opened.transport_reason, opened.plan),
+            )
         self._connected_once = True
 
     def _tell_filling(self, filling: pb.Filling) -> None:

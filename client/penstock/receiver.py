@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.errors import Fenced, PenstockError, ServerDraining, ServerError, ServerUnavailable, from_wire
+from penstock.slots import Slots
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1 import frames
 
@@ -104,6 +105,7 @@ class Receiver:
         self._call: Any = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._slots: Slots | None = None
         self._heard = time.monotonic()
         self._pid = os.getpid()
         self.fenced: Fenced | None = None  # what was received before it is not handed out any more
@@ -130,7 +132,8 @@ class Receiver:
         return not self._items
 
     def credit(self, steps: int, size: int) -> None:
-        credit = pb.Credit(steps=steps, bytes=size, at=self._requests.at())
+        slots = self._slots.returned() if self._slots is not None else []
+        credit = pb.Credit(steps=steps, bytes=size, slots=slots, at=self._requests.at())
         self._requests.say(pb.ClientMessage(credit=credit))
 
     def started(self, start: str) -> None:
@@ -152,6 +155,7 @@ class Receiver:
         self._call.cancel()
         if join and self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
+        self._slots = None  # unmapped with the last tensor, not with the next garbage collection
         with self._came:
             self._items.clear()
             self._items.append(ServerUnavailable("the stream was closed"))
@@ -188,7 +192,9 @@ class Receiver:
                 continue
             decoded = pb.ServerMessage.FromString(message)
             kind = decoded.WhichOneof("kind")
-            if kind == "bundle":
+            if kind == "bundle" and decoded.bundle.HasField("slot"):
+                self._put(Received(decoded.bundle, self._in_slot(decoded.bundle)))
+            elif kind == "bundle":
                 header, filled = decoded.bundle, 0
                 body = self._memory(header.body_bytes)
             elif not self._take_control(kind, decoded):
@@ -211,12 +217,32 @@ class Receiver:
             self._put(self.fenced)
             return False
         if kind == "opened":
+            self._map_slots(message.opened)
             self._put(message.opened)
         elif kind == "filling":
             self._put(message.filling)
         elif kind == "epoch_end":
             self._put(message.epoch_end)
         return True  # a heartbeat, or something newer than this client: nothing to do
+
+    def _map_slots(self, opened: pb.Opened) -> None:
+        """Map what the server offers and prove it; where that fails it goes on over gRPC, and `opened` says why."""
+        if not opened.HasField("slots"):
+            return
+        offer = opened.slots
+        try:
+            self._slots = Slots(offer.path, offer.count, offer.slot_bytes)
+        except (OSError, ValueError) as error:
+            reason = f"the client cannot map {offer.path}: {error}"
+            opened.transport, opened.transport_reason = "grpc", reason
+            self._requests.say(pb.ClientMessage(proof=pb.Proof(reason=reason)))
+        else:
+            self._requests.say(pb.ClientMessage(proof=pb.Proof(nonce=self._slots.nonce)))
+
+    def _in_slot(self, bundle: pb.Bundle) -> npt.NDArray[np.uint8]:
+        if self._slots is None:
+            raise ServerError(f"{self._target} sent a bundle in shared memory that is not mapped: a bug in the server")
+        return self._slots.body(bundle.slot, bundle.body_bytes)
 
     def _put(self, item: Item) -> None:
         with self._came:

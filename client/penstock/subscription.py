@@ -15,6 +15,7 @@ Start = Literal["ramp", "full"]
 Until = Literal["all", "first", "repeat"]
 WeightBy = Literal["rows", "shards", "bytes"]
 Layout = Literal["columns", "rows"]
+Transport = Literal["auto", "grpc"]
 Datasets = str | Sequence[str] | Mapping[str, float]
 
 
@@ -162,6 +163,7 @@ class Delivery:
     sparse: Mapping[str, int] = field(default_factory=dict)
     layout: Layout = "columns"
     unified_memory: bool | None = None
+    transport: Transport = "auto"
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout):
@@ -169,6 +171,7 @@ class Delivery:
         if self.layout == "rows" and (self.pin_memory or self.device is not None):
             raise InvalidRequest('pin_memory and device are for layout="columns": a list of rows has no one tensor')
         _one_of("output", self.output, OUTPUTS)
+        _one_of("transport", self.transport, get_args(Transport))
         _one_of("nulls", self.nulls, get_args(Nulls))
         if self.reconnect_timeout < 0:
             raise InvalidRequest(f"reconnect_timeout={self.reconnect_timeout}: must be 0 or more seconds")

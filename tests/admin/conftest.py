@@ -65,10 +65,10 @@ A_SESSION = SessionStatus(
 
 SOME_NUMBERS = Numbers(
     rows_sent={"titanic": 384},
-    bytes_sent=4096,
+    bytes_sent={"grpc": 4096},
     steps_sent=12,
     bundles_sent=3,
-    sessions=1,
+    sessions={"grpc": 1},
     sessions_total=2,
     ranks_missing=3,
     ranks_lagging=2,

@@ -46,10 +46,10 @@ def series(text: str) -> dict[str, float]:
     ("name", "value"),
     [
         ("penstock_rows_sent_total{dataset=titanic}", 384),
-        ("penstock_bytes_sent_total", 4096),
+        ("penstock_bytes_sent_total{transport=grpc}", 4096),
         ("penstock_steps_sent_total", 12),
         ("penstock_bundles_sent_total", 3),
-        ("penstock_sessions", 1),
+        ("penstock_sessions{transport=grpc}", 1),
         ("penstock_sessions_opened_total", 2),
         ("penstock_ranks_missing", 3),
         ("penstock_ranks_lagging", 2),

@@ -17,6 +17,7 @@ from penstock_service.core.status import Numbers
 # Series that must be there, at 0, before anything happened: a rate over a series that appears late misses its start.
 STAGES = ("read", "mix", "gather", "send")
 REASONS = ("credit", "rows")
+TRANSPORTS = ("grpc", "shm")
 CODES = tuple(value for name, value in vars(codes).items() if name.isupper())
 
 
@@ -47,10 +48,12 @@ class ServerCollector(Collector):
 
 def _sent(numbers: Numbers) -> Iterator[Metric]:
     yield _counters("penstock_rows_sent", "Rows handed to trainers.", "dataset", numbers.rows_sent)
-    yield _counter("penstock_bytes_sent", "Arrow body bytes handed to trainers.", numbers.bytes_sent)
+    sizes = dict.fromkeys(TRANSPORTS, 0) | numbers.bytes_sent
+    sessions = dict.fromkeys(TRANSPORTS, 0) | numbers.sessions
+    yield _counters("penstock_bytes_sent", "Arrow body bytes handed to trainers.", "transport", sizes)
     yield _counter("penstock_steps_sent", "Steps handed to trainers, counted per rank.", numbers.steps_sent)
     yield _counter("penstock_bundles_sent", "Bundles (hand-overs of several steps).", numbers.bundles_sent)
-    yield _gauge("penstock_sessions", "Sessions that are open.", numbers.sessions)
+    yield _gauges("penstock_sessions", "Sessions that are open.", "transport", sessions)
     yield _gauge(
         "penstock_sessions_below_target",
         "Sessions that get fewer rows per second than they said they want, the server being why.",

@@ -1,6 +1,7 @@
 """What operators may ask of the running server: implements `admin.operations.Operations`."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -100,10 +101,10 @@ class ServerOperations:
         ranks = [rank for job in self._watch.jobs() for stream in job.streams for rank in stream.ranks]
         return Numbers(
             rows_sent=dict(totals.rows),
-            bytes_sent=totals.bytes,
+            bytes_sent=dict(totals.bytes),
             steps_sent=totals.steps,
             bundles_sent=totals.bundles,
-            sessions=len(sessions),
+            sessions=Counter(s.transport for s in sessions),
             sessions_below_target=sum(s.below_target for s in sessions),
             ranks_missing=sum(r.missing for r in ranks),
             ranks_lagging=sum(r.lagging for r in ranks),

@@ -39,6 +39,8 @@ from penstock_service.deliver.data import DataService
 from penstock_service.deliver.rows import RowsService
 from penstock_service.deliver.server import GrpcServer
 from penstock_service.deliver.session import Limits
+from penstock_service.deliver.slots import sweep
+from penstock_service.deliver.transport import Transports
 from penstock_service.source.format import ChunkLimits
 from penstock_service.source.formats import SEMANTICS
 from penstock_service.source.registry import Registry
@@ -76,6 +78,8 @@ class Server:
         settings = self._settings
         self._lock.acquire()
         self._stack.callback(self._lock.release)
+        if settings.shared_memory and (swept := await asyncio.to_thread(sweep)):
+            _log.info("%d files of shared memory removed that a killed server had left", swept)
         http_port = self._web.bind()
         self._stack.push_async_callback(self._web.stop)
         self._addresses.http = _with_port(settings.http, http_port)
@@ -96,6 +100,7 @@ class Server:
         self._data = DataService(
             self._subscribe,
             Limits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
+            Transports(settings.shared_memory, settings.bundle_bytes),
             settings.max_sessions,
             self._version,
         )

@@ -101,6 +101,7 @@ class Subscriptions:
             steps=None if stream.may_drop else view.steps_of(mixer.rows),
             seed=stream.seed,
             datasets=tuple(s.reference for s in stream.sources),
+            step_bytes=view.rows * stream.row_bytes,
             notes=tuple(notes),
             close=held.close,
             started=lambda start: self._agreement.started(request.job, request.name, ticket, check_start(start)),

@@ -11,7 +11,7 @@ from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.view import View
 from penstock_service.core.channel import Counters
 from penstock_service.core.errors import DataError, InvalidRequest, OrderChanged
-from penstock_service.core.feed import Bundle, EpochEnd, Span
+from penstock_service.core.feed import Bundle, EpochEnd, Memory, Span, ordinary
 from penstock_service.core.segment import U32, Progress, Segment, SegmentSource
 
 I64 = npt.NDArray[np.int64]
@@ -42,14 +42,18 @@ class StepFeed:
         self._padded = self._repeated = self._dropped = 0
         self._waited = 0.0  # for the rows of the bundle being made
         self._row_bytes = max(1.0, row_bytes)
+        self._memory: Memory = ordinary  # for the bundle being made
 
-    async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
+    async def next(
+        self, steps: int, size: int, progress: Progress | None = None, memory: Memory = ordinary
+    ) -> Bundle | EpochEnd:
         """See `core.feed.Feed`.
 
         Raises:
             DataError: the next step holds a row that is none; nothing after it can be had.
             OrderChanged: the segment that the position lies in is not the one it was taken in.
         """
+        self._memory = memory
         started = time.perf_counter()
         await self._hold(self._view.global_batch, progress)
         self._waited = time.perf_counter() - started
@@ -178,7 +182,7 @@ class StepFeed:
     ) -> Bundle:
         started = time.perf_counter()
         absent = {c: rows for segment in (*self._held, *head) for c, rows in segment.absent.items()}
-        body, rows_by_dataset = await self._fetch.rows(chunk, row, absent)
+        body, rows_by_dataset = await self._fetch.rows(chunk, row, absent, self._memory)
         seconds = time.perf_counter() - started
         self._counters.add("gather_seconds", seconds)
         self._row_bytes = max(1.0, body.size / max(1, len(row)))

@@ -46,10 +46,10 @@ class Numbers:
     """Totals since start, for the metrics. Dictionaries are keyed by what the label says."""
 
     rows_sent: dict[str, int] = field(default_factory=dict)  # by dataset
-    bytes_sent: int = 0
+    bytes_sent: dict[str, int] = field(default_factory=dict)  # by transport
     steps_sent: int = 0
     bundles_sent: int = 0
-    sessions: int = 0
+    sessions: dict[str, int] = field(default_factory=dict)  # by transport
     sessions_total: int = 0
     sessions_below_target: int = 0
     ranks_missing: int = 0

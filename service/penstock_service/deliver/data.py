@@ -20,6 +20,7 @@ from penstock_service.core.status import SessionStatus
 from penstock_service.deliver import messages
 from penstock_service.deliver.fences import Comer, Fences, Key, taken_over
 from penstock_service.deliver.session import RETRY_AFTER_MS, Limits, Session, Totals, Who
+from penstock_service.deliver.transport import Offer, Transports
 
 Subscribe = Callable[[pb.Open], Coroutine[Any, Any, Opening]]
 Context: TypeAlias = Any  # grpc.aio.ServicerContext: grpc ships no types
@@ -32,10 +33,13 @@ _log = logging.getLogger(__name__)
 class DataService:
     """Serves `penstock.v1.Data`. `subscribe` turns an Open into an opening, or raises a ServiceError."""
 
-    def __init__(self, subscribe: Subscribe, limits: Limits, max_sessions: int, server: str) -> None:
+    def __init__(
+        self, subscribe: Subscribe, limits: Limits, transports: Transports, max_sessions: int, server: str
+    ) -> None:
         self.totals = Totals()
         self._subscribe = subscribe
         self._limits = limits
+        self._transports = transports
         self._max_sessions = max_sessions
         self._server = server
         self._sessions: dict[str, Session] = {}
@@ -113,18 +117,19 @@ class DataService:
             opening = await self._open(request, context)
         finally:
             self._opening -= 1
+        window = request.window
+        offer = self._transports.offer(request.transports, context.peer(), window.bytes, opening.step_bytes)
         try:
-            session = self._admit(request, opening, context)
+            session = self._admit(request, opening, context, offer)
         except ServiceError:
             opening.close()
+            if offer.slots is not None:
+                offer.slots.close()
             raise
-        reason = "the only transport of this server"
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[None]] = []
         try:
-            await context.write(
-                messages.opened(opening, session.who.session, session.who.transport, reason, self._server)
-            )
+            await context.write(messages.opened(opening, session.who.session, offer, self._server))
             hearing = loop.create_task(self._hear(session, context))
             sending = loop.create_task(session.run())
             going = loop.create_task(_wait(session.must_go))
@@ -142,6 +147,7 @@ class DataService:
             try:
                 await asyncio.gather(*tasks, return_exceptions=True)
             finally:
+                session.let_slots_go()
                 opening.close()  # last: the feed may still have been asking
             _log.info("session %s of job %s closed", session.who.session, session.who.job)
 
@@ -175,7 +181,7 @@ class DataService:
             raise
         return opening.result()
 
-    def _admit(self, request: pb.Open, opening: Opening, context: Context) -> Session:
+    def _admit(self, request: pb.Open, opening: Opening, context: Context, offer: Offer) -> Session:
         who = Who(
             session=secrets.token_hex(6),
             job=request.job,
@@ -184,20 +190,20 @@ class DataService:
             world_size=request.view.world_size,
             replica=request.view.replica,
             client=request.client,
-            transport="grpc",
         )
         self._take_over(request, who.session)
         ledger = Ledger()
         ledger.open_window(max(1, request.window.steps), max(1, request.window.bytes))
         target = request.view.target_rows_per_s
-        session = Session(who, opening, ledger, self._limits, self.totals, context.write, target)
+        session = Session(who, opening, ledger, self._limits, self.totals, context.write, target, offer.slots)
         self._sessions[who.session] = session
         self.totals.sessions += 1
         if self._draining is not None:
             session.drain(self._draining)
         _log.info(
-            "session %s: job %s, stream %s, rank %d of %d, %s, client %s",
+            "session %s: job %s, stream %s, rank %d of %d, %s, client %s, over %s: %s",
             *(who.session, who.job, who.name, who.rank, who.world_size, ", ".join(opening.datasets), who.client),
+            *("gRPC" if offer.slots is None else "shared memory", offer.reason),
         )
         return session
 
@@ -215,7 +221,7 @@ class DataService:
         while (message := await _read(context)) is not None:
             kind = message.WhichOneof("kind")
             if kind == "credit":
-                session.credit(message.credit.steps, message.credit.bytes)
+                session.credit(message.credit.steps, message.credit.bytes, message.credit.slots)
                 _note_position(session, message.credit)
             elif kind == "heartbeat":
                 _note_position(session, message.heartbeat)
@@ -224,6 +230,8 @@ class DataService:
                     session.started(message.started.start)
                 except ServiceError as problem:
                     self._end(session, problem)
+            elif kind == "proof":
+                session.proof(message.proof.nonce, message.proof.reason)
             elif kind == "close":
                 return
             elif kind == "open":

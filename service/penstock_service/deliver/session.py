@@ -5,25 +5,30 @@ goes, so what is made ahead is one bundle at most.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from penstock_proto.v1.credit import Ledger
 from penstock_service.core.errors import ServiceError
-from penstock_service.core.feed import Bundle, EpochEnd, Opening
+from penstock_service.core.feed import Bundle, EpochEnd, Opening, ordinary
 from penstock_service.core.status import SessionState, SessionStatus
 from penstock_service.deliver import messages
+from penstock_service.deliver.slots import Slot, Slots
 
 Write = Callable[[bytes], Awaitable[None]]
 
+PROOF_WITHIN: Final = 10.0  # seconds
 FILLING_EVERY: Final = 0.5  # seconds between two words to a client that waits for rows
 HEARTBEAT_EVERY: Final = 5.0  # seconds of silence after which the client is told that we live
 RETRY_AFTER_MS: Final = 1000  # how long clients of a server that drains should hold
 END_WITHIN: Final = 5.0  # seconds that a client has to take the bundle in hand and the reason
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Totals:
     """What all sessions sent since start."""
 
     rows: dict[str, int] = field(default_factory=dict)  # by dataset
-    bytes: int = 0
+    bytes: dict[str, int] = field(default_factory=dict)  # by transport
     steps: int = 0
     bundles: int = 0
     sessions: int = 0
@@ -60,7 +65,6 @@ class Who:
     world_size: int
     replica: int
     client: str
-    transport: str
 
 
 class Session:
@@ -75,8 +79,14 @@ class Session:
         totals: Totals,
         write: Write,
         target_rows_per_s: float = 0.0,
+        slots: Slots | None = None,
     ) -> None:
+        """`slots`: shared with the client once it has proven that it maps them; the session closes them."""
         self.who = who
+        self.transport = "grpc"
+        self._slots = slots
+        self._proof = asyncio.Event()
+        self._making_into: Slot | None = None
         self._target = target_rows_per_s
         self._opening = opening
         self._feed = opening.feed
@@ -100,10 +110,22 @@ class Session:
 
     # -- events -------------------------------------------------------------------------------------------------
 
-    def credit(self, steps: int, size: int) -> None:
+    def credit(self, steps: int, size: int, slots: Sequence[int] = ()) -> None:
+        if self._slots is not None:
+            self._slots.give_back(slots)
         self._ledger.grant(steps, size)
         self._done_steps += steps
         self._credit_came.set()
+
+    def proof(self, nonce: bytes, reason: str) -> None:
+        """What the client says of the slots it was offered: from here on it is known how bundles travel."""
+        if self._slots is not None and not self._proof.is_set():
+            if self._slots.prove(nonce):
+                self.transport = "shm"
+            else:
+                _log.info("session %s: no shared memory: %s", self.who.session, reason or "the proof is wrong")
+                self.let_slots_go()
+        self._proof.set()
 
     def drain(self, reason: str) -> None:
         """Finish the bundle in hand, then tell the client to come back later."""
@@ -128,6 +150,7 @@ class Session:
         if self._last_word is None:
             self._last_word = word
             self._credit_came.set()
+            self._proof.set()  # nothing waits for it any more
 
     # -- the route ----------------------------------------------------------------------------------------------
 
@@ -135,6 +158,7 @@ class Session:
         """Send until drained or fenced; errors of the feed are the caller's to tell."""
         making: asyncio.Task[Bundle | EpochEnd] | None = None
         try:
+            await self._proven()
             while self._last_word is None:
                 if making is None:
                     if not await self._credit_for(self._may_make):
@@ -143,7 +167,7 @@ class Session:
                 made = await self._wait_for(making)
                 if made is None:
                     break
-                making = None
+                making, slot = None, self._take_slot()
                 if isinstance(made, EpochEnd):
                     self._epoch_ends.append(self._sent_steps)
                     await self._write(messages.epoch_end(made))
@@ -153,13 +177,40 @@ class Session:
                 self._ledger.spend(made.steps, made.body.size)
                 if self._may_make():
                     making = self._make()
-                await self._send(made)
+                await self._send(made, slot)
             if self._last_word is not None:
                 await self._write(self._last_word)
         finally:
             if making is not None:
                 making.cancel()
                 await asyncio.gather(making, return_exceptions=True)
+            self.let_slots_go()
+
+    async def _proven(self) -> None:
+        """No payload before it is known whether the client maps the slots."""
+        if self._slots is None:
+            return
+        try:
+            async with asyncio.timeout(PROOF_WITHIN):
+                await self._proof.wait()
+        except TimeoutError:
+            self.proof(b"", f"no proof came within {PROOF_WITHIN:g} s")
+
+    def let_slots_go(self) -> None:
+        """May be called twice: the session may end before it runs."""
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
+
+    def _take_slot(self) -> int | None:
+        """The slot that the bundle just made lies in; one that it did not need is free again."""
+        slot, self._making_into = self._making_into, None
+        if slot is None or self._slots is None:
+            return None
+        if slot.used:
+            return slot.index
+        self._slots.give_back([slot.index])
+        return None
 
     def _may_make(self) -> bool:
         """There is credit, and the user is in this epoch or the one before: more look-ahead would mostly be wasted."""
@@ -172,7 +223,9 @@ class Session:
         size = max(1, min(self._limits.bundle_bytes, self._ledger.bytes))
         if self._sent_steps == 0 and self._ledger.outstanding_steps == 0:
             steps = min(steps, 8)  # the first steps of a session leave early
-        return asyncio.get_running_loop().create_task(self._feed.next(steps, size, self._progress))
+        slot = self._making_into = self._slots.lease() if self.transport == "shm" and self._slots else None
+        memory = slot.memory if slot is not None else ordinary
+        return asyncio.get_running_loop().create_task(self._feed.next(steps, size, self._progress, memory))
 
     def _progress(self, rows: int, of: int, stage: str) -> None:
         self._filling = (rows, of, stage)
@@ -212,21 +265,23 @@ class Session:
         self._waited[what] += seconds
         self._totals.waits[what] += seconds
 
-    async def _send(self, bundle: Bundle) -> None:
+    async def _send(self, bundle: Bundle, slot: int | None) -> None:
         started = time.monotonic()
-        await self._write(messages.bundle(bundle))
-        for frame in messages.frames(bundle.body, self._limits.frame_bytes):
-            await self._write(frame)
-        self._count(bundle, time.monotonic() - started)
+        await self._write(messages.bundle(bundle, slot))
+        if slot is None:
+            for frame in messages.frames(bundle.body, self._limits.frame_bytes):
+                await self._write(frame)
+        self._count(bundle, slot, time.monotonic() - started)
 
-    def _count(self, bundle: Bundle, seconds: float) -> None:
+    def _count(self, bundle: Bundle, slot: int | None, seconds: float) -> None:
         self._epoch, self._step = bundle.epoch, bundle.first_step + bundle.steps
         self._sent_steps += bundle.steps
         self._sent_rows += bundle.all_rows
         self._sent_bytes += bundle.body.size
         totals = self._totals
         totals.steps += bundle.steps
-        totals.bytes += bundle.body.size
+        through = "grpc" if slot is None else "shm"
+        totals.bytes[through] = totals.bytes.get(through, 0) + bundle.body.size
         totals.bundles += 1
         totals.send_seconds += seconds
         for dataset, rows in bundle.rows_by_dataset.items():
@@ -249,7 +304,7 @@ class Session:
             world_size=self.who.world_size,
             replica=self.who.replica,
             client=self.who.client,
-            transport=self.who.transport,
+            transport=self.transport,
             state=self._state,
             epoch=self._epoch,
             step=self._step,
