@@ -42,13 +42,20 @@ class Identity:
     def begin(self, epoch: int, cursor: Cursor | None) -> str:
         """The object takes its first step here. What the server compares among ranks: EPOCH.SEGMENT.TAKEN, or nothing
         where this process took steps of the stream before, with another object: it may be anywhere then."""
-        key = (os.getpid(), self.job, self.name, self.rank, self.replica)
-        if key in _begun:
+        if self._key in _begun:
             return ""
-        _begun[key] = None
+        _begun[self._key] = None
         while len(_begun) > _BEGUN:
             _begun.popitem(last=False)
         return f"{epoch}.0.0" if cursor is None else f"{cursor.epoch}.{cursor.segment}.{cursor.taken}"
+
+    def forget_begin(self) -> None:
+        """It was refused: whatever this process tries next is its first step."""
+        _begun.pop(self._key, None)
+
+    @property
+    def _key(self) -> tuple[int, str, str, int, int]:
+        return os.getpid(), self.job, self.name, self.rank, self.replica
 
 
 def client_name() -> str:

@@ -61,6 +61,7 @@ class Puller:
         self._backoff: Backoff | None = None
         self._connected_once = False
         self._start: str | None = None  # where the first step was taken, for the server to compare; None: none yet
+        self._agreed = False  # a session was opened from there
         self._let_in = -1  # the process in which a session was opened
         self._fenced: Fenced | None = None
         self._told = 0.0  # when the log last said what we wait for
@@ -255,6 +256,7 @@ class Puller:
             )
         self.opened = opened
         self._let_in = os.getpid()
+        self._agreed = self._start is not None
         self._cursor = Cursor.from_json(opened.cursor)
         self.clock.transport, self.clock.transport_reason = opened.transport, opened.transport_reason
         if not self._connected_once:
@@ -296,6 +298,9 @@ class Puller:
                 _log.warning("lost the stream, reconnecting: %s", error)
         if not self._backoff.pause(error.retry_after if isinstance(error, ServerDraining) else 0.0):
             backoff, self._backoff = self._backoff, None
+            if disagree and not self._agreed:
+                self._start = None  # another state may be loaded now
+                self._who.forget_begin()
             if not self._connected_once and isinstance(error, ServerUnavailable):
                 raise nobody_there(self._link.target, str(error))
             raise type(error)(f"{error}; gave up after {backoff.attempts} attempts in {backoff.seconds:.0f} s")

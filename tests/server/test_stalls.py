@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from penstock_proto.v1 import channel
 from tests import datafiles
 from tests.running import Running
@@ -23,6 +25,7 @@ def sessions(server: Running) -> dict[str, dict[str, Any]]:
     return {s["name"]: s for s in json.loads(server.get("/api/v1/sessions"))["sessions"]}
 
 
+@pytest.mark.timeout(240)  # keepalive takes its time
 def test_stalled_trainers_hold_their_window_and_nobody_up_and_go_on_where_they_were(
     serve: Serve, tmp_path: Path
 ) -> None:
