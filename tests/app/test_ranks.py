@@ -242,6 +242,17 @@ def test_a_job_is_forgotten_with_its_last_session() -> None:
     assert world.look(1).missing == ()
 
 
+def test_a_world_of_any_size_is_looked_at_in_bounded_time() -> None:
+    world = World(world_size=2**32 - 1)
+    world.come(0, 1_000_000)
+    stream = world.look(31)
+    assert len(stream.ranks) == 4096 + 1
+    assert stream.ranks[-1].connected
+    (line,) = world.news()
+    assert "ranks 1, 2, 3, " in line
+    assert "and 4075 more of 4294967295 have not been there" in line
+
+
 Moves = list[tuple[int, int, float]]
 
 

@@ -4,12 +4,16 @@ import json
 import os
 import pickle
 import signal
+import threading
 import time
 from collections.abc import Iterator
 
+import grpc
 import pytest
 
 import penstock
+from penstock_proto.v1 import PROTOCOL, channel
+from penstock_proto.v1 import data_pb2 as pb
 from tests import datafiles
 from tests.running import Running
 from tests.training import Refused, Trainer
@@ -97,6 +101,47 @@ def test_the_holder_reconnects_and_is_not_fenced(server: Running, tmp_path: obje
         assert got == steps
         assert trainer.ask("reconnects") == 1
     assert server.metric("penstock_errors_total", code="Fenced") == 0
+
+
+def test_a_reconnect_ends_the_session_that_the_same_object_had_before(server: Running) -> None:
+    """As after a network that broke without a word: the server still has the old session. By hand, token by token."""
+    with grpc.insecure_channel(server.target, options=channel.CLIENT) as wire:
+        stream = wire.stream_stream(
+            "/penstock.v1.Data/Stream",
+            request_serializer=pb.ClientMessage.SerializeToString,
+            response_deserializer=pb.ServerMessage.FromString,
+        )
+        done = threading.Event()
+
+        def claim(token: str, reopened: bool) -> Iterator[pb.ServerMessage]:
+            """What the server says from Opened on; its first word is Opened, or what came instead."""
+            view = pb.View(global_batch=10, rank=0, world_size=1)
+            spec = pb.StreamSpec(sources=[pb.Source(dataset="rows")], seed=0)
+            window = pb.Credit(steps=1, bytes=1 << 20)
+            asked = pb.Open(
+                protocol=PROTOCOL, stream=spec, view=view, window=window, job="by hand", name="s", token=token
+            )
+            asked.reopened = reopened
+
+            def says() -> Iterator[pb.ClientMessage]:
+                yield pb.ClientMessage(open=asked)
+                done.wait(20)
+
+            answers: Iterator[pb.ServerMessage] = stream(says(), timeout=30)
+            return (m for m in answers if m.WhichOneof("kind") not in ("filling", "heartbeat"))
+
+        old = claim("process.object", False)
+        assert next(old).WhichOneof("kind") == "opened"
+        new = claim("process.object", True)
+        assert next(new).WhichOneof("kind") == "opened"
+        assert "fenced" not in [m.WhichOneof("kind") for m in old]  # it ends, without a word
+        # Another object of the process is nobody's rival; another process is told, and told again, whom it lost to.
+        assert next(claim("process.other", False)).WhichOneof("kind") == "opened"
+        assert next(claim("newer.object", False)).WhichOneof("kind") == "opened"
+        kinds = [m.WhichOneof("kind") for m in new]
+        assert kinds[-1] == "fenced"
+        assert next(claim("process.object", True)).WhichOneof("kind") == "fenced"
+        done.set()
 
 
 def test_train_and_validation_of_one_process_do_not_fence_each_other(server: Running) -> None:

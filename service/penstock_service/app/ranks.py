@@ -17,6 +17,7 @@ Slot = tuple[int, int]  # replica, rank
 Key = tuple[str, str]  # job, stream
 
 _RATE_OVER: Final = 30.0  # seconds that rows/s are counted over
+_LISTED: Final = 4096  # most ranks of a stream that are looked for; of those beyond only the connected are listed
 _FRONTS: Final = 600  # most positions of the front that are remembered
 
 
@@ -128,7 +129,8 @@ class Ranks:
         front = max(seen.places[slot].at for slot in live)
         seen.move_front(front, now)
         replicas = {replica for replica, _ in seen.places}
-        slots = sorted({(replica, rank) for replica in replicas for rank in range(newest.world_size)} | set(live))
+        numbers = range(min(newest.world_size, _LISTED))
+        slots = sorted({(replica, rank) for replica in replicas for rank in numbers} | set(live))
         ranks = tuple(self._rank(seen, slot, live.get(slot), front, now) for slot in slots)
         return StreamStatus(
             name=key[1],
