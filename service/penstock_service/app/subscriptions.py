@@ -9,9 +9,10 @@ from typing import Any, Final, cast
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import named
+from penstock_service.app.agreement import Agreement, Claim
 from penstock_service.app.asking import Asking, Lookup
-from penstock_service.app.jobs import Agreement, Claim, Seeds
-from penstock_service.app.position import begin, carried_plan, read_cursor
+from penstock_service.app.position import begin, carried_plan, check_start, read_cursor
+from penstock_service.app.seeds import Seeds
 from penstock_service.batch.columns import delivered
 from penstock_service.batch.feed import StepFeed
 from penstock_service.batch.fetch import Fetch
@@ -91,7 +92,7 @@ class Subscriptions:
         if looking:
             held.callback(mixer.rest)
         else:
-            ticket = self._agreement.join(request.job, request.name, _claim(view, request.view.replica, stream, at))
+            ticket = self._agreement.join(request.job, request.name, _claim(request, view, stream, at))
             held.callback(self._agreement.leave, request.job, request.name, ticket)
             self._readers[stream.key] += 1
             held.callback(self._left, stream.key)
@@ -112,6 +113,7 @@ class Subscriptions:
             step_bytes=view.rows * stream.row_bytes,
             notes=tuple(notes),
             close=held.close,
+            started=lambda start: self._agreement.started(request.job, request.name, ticket, check_start(start)),
         )
 
     @property
@@ -190,7 +192,8 @@ class Subscriptions:
         self._readers[key] -= 1
         if self._readers[key] == 0:
             del self._readers[key]
-            self._mixers[key].rest()
+            if key in self._mixers:  # not where the server has stopped meanwhile
+                self._mixers[key].rest()
         idle = [k for k in self._mixers if k not in self._readers]
         for old in idle[: max(0, len(idle) - _IDLE_REMEMBERED)]:
             del self._mixers[old], self._streams[old]
@@ -205,14 +208,27 @@ def _tell(name: str, stream: Stream, notes: list[str]) -> None:
     )
 
 
-def _claim(view: View, replica: int, stream: Stream, at: Cursor) -> Claim:
-    facts = (
-        ("world size", view.world_size),
-        ("global batch", view.global_batch),
-        ("last", view.last),
-        ("steps to skip", named(view.skip)),
-        ("seed", stream.seed),
-        ("datasets", tuple(s.reference for s in stream.sources)),
-        ("order", tuple(stream.fingerprint().values())),
+def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor) -> Claim:
+    asked = request.view
+    readable = {"weights": stream.weights, "pool": stream.plan.to_json()}
+    return Claim(
+        rank=view.rank,
+        replica=asked.replica,
+        token=request.token,
+        reopened=request.reopened,
+        start=check_start(request.start),
+        position=(at.epoch, at.segment, at.taken),
+        always=(
+            ("world size", view.world_size),
+            ("seed", stream.seed),
+            ("datasets", tuple(s.reference for s in stream.sources)),
+            *((name, readable.get(name, short)) for name, short in stream.fingerprint().items()),
+        ),
+        here=(
+            ("global batch", view.global_batch),
+            ("last", view.last),
+            ("steps to skip", named(view.skip)),
+            ("on_error", asked.on_error or "fail"),
+            ("placeholder", asked.placeholder),
+        ),
     )
-    return Claim(view.rank, replica, (at.epoch, at.segment, at.taken), facts)

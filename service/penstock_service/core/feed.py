@@ -107,3 +107,4 @@ class Opening:
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice
     step_bytes: float = 0.0  # about what a step of this rank has
     notes: tuple[str, ...] = ()  # what the user should know
+    started: Callable[[str], None] = lambda start: None  # the client, which had only looked, takes its first step
