@@ -1,25 +1,24 @@
 """A stream as a training script sees it: iterate for an epoch, save and load its state, ask it who is slow."""
 
 import json
-import os
 import sys
-import uuid
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any, Self
 
 import pyarrow as pa
 
 from penstock.errors import InvalidRequest, PenstockError
+from penstock.identity import Identity
 from penstock.inspection import Inspection
 from penstock.link import Link
 from penstock.profile import Clock, Profile
-from penstock.puller import Identity, Puller
+from penstock.puller import Puller
 from penstock.runs import Change, change_mixture
 from penstock.subscription import Delivery, Order, Share
+from penstock.world import Job
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import BadCursor, Cursor, read_skip
 from penstock_proto.v1.skips import skipped_below
@@ -44,15 +43,14 @@ class Stream(Inspection):
     A batch is a `Batch`: a dict of tensors (`output="arrow"`: a `pyarrow.RecordBatch`).
     """
 
-    def __init__(self, link: Link, order: Order, share: Share, delivery: Delivery, job: str, name: str, client: str):
+    def __init__(self, link: Link, order: Order, share: Share, delivery: Delivery, job: Job, name: str):
         self._link, self._order, self._share, self._delivery = link, order, share, delivery
-        self._job, self._name, self._client = job, name, client
+        self._job, self._name = job, name
         self._restart()
 
     def _restart(self) -> None:
         self._clock = Clock()
-        # Random, not derived: the token tells this object from every other one that claims the same rank.
-        who = Identity(self._job, self._name, uuid.uuid4().hex, self._client)
+        who = Identity(self._job, self._name, self.rank, self._share.replica)
         self._puller = Puller(self._link, self._order, self._share, self._delivery, who, self._clock)
         self._loaded = False  # a state waits for the next iterator
         self._again = False  # the epoch we are in was asked for by name: the next iterator begins it
@@ -194,7 +192,7 @@ class Stream(Inspection):
         """
         delivery = replace(self._delivery, layout="rows")
         name = f"{self._name}/rows"
-        with Stream(self._link, self._order, self._share, delivery, self._job, name, self._client) as own:
+        with Stream(self._link, self._order, self._share, delivery, self._job, name) as own:
             own.set_epoch(self.epoch)
             for rows in own:
                 yield from rows
@@ -350,7 +348,7 @@ class Stream(Inspection):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles without its connection: the copy begins where this one is."""
-        kept = ("_link", "_order", "_share", "_delivery", "_job", "_name", "_client")
+        kept = ("_link", "_order", "_share", "_delivery", "_job", "_name")
         return {
             **{name: self.__dict__[name] for name in kept},
             "_state": self.state_dict(),
@@ -390,8 +388,3 @@ class _Epoch(Iterator[Any]):
             self._puller = None
             raise StopIteration
         return step
-
-
-def client_name() -> str:
-    """Name, version and process for the server's log."""
-    return f"penstock {version('penstock')}, pid {os.getpid()}"

@@ -14,6 +14,7 @@ from penstock_service.core.declaration import Declaration, check_task
 from penstock_service.core.difference import Difference, ShardChange
 from penstock_service.core.discovery import Child, Discovery
 from penstock_service.core.errors import InvalidRequest, NotFound
+from penstock_service.core.job import JobStatus, JobStreamStatus, RankStatus
 from penstock_service.core.quality import Quality
 from penstock_service.core.run import Began, RunStatus, row_ranges
 from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
@@ -98,6 +99,9 @@ SOME_NUMBERS = Numbers(
     bundles_sent=3,
     sessions={"grpc": 1},
     sessions_total=2,
+    ranks_missing=3,
+    ranks_lagging=2,
+    steps_behind_max=40,
     stage_seconds={"read": 0.5},
     wait_seconds={"credit": 1.5},
     errors={"NotFound": 2},
@@ -124,6 +128,49 @@ A_STREAM = StreamStatus(
     sessions=1,
     mixing_bytes=512,
     qualities=(A_QUALITY,),
+)
+
+A_RANK = RankStatus(
+    rank=0,
+    replica=0,
+    connected=True,
+    missing=False,
+    state="waiting for credit",
+    seconds=61.4,
+    client="penstock 0.1.0, pid 7 on gpu1",
+    epoch=1,
+    step=1200,
+    rows_per_s=5120.0,
+    steps_behind=0,
+    seconds_behind=0.0,
+    lagging=False,
+    stalled=False,
+)
+SOME_JOBS = (
+    JobStatus(
+        "run-17",
+        (
+            JobStreamStatus(
+                name="train",
+                datasets=("titanic@v1",),
+                world_size=3,
+                epoch=1,
+                step=1200,
+                rows_per_s=5120.0,
+                missing=(2,),
+                lagging=(1,),
+                ranks=(
+                    A_RANK,
+                    replace(
+                        A_RANK, rank=1, step=1160, steps_behind=40, seconds_behind=35.2, lagging=True, stalled=True
+                    ),
+                    replace(
+                        A_RANK, rank=2, connected=False, missing=True, state="missing", steps_behind=None, client=""
+                    ),
+                ),
+            ),
+        ),
+    ),
 )
 
 SOME_INFORMATION = ServerInformation(
@@ -231,6 +278,9 @@ class SmallOperations:
 
     def streams(self) -> list[StreamStatus]:
         return [A_STREAM, replace(A_STREAM, shuffle=False, qualities=())]
+
+    def jobs(self) -> tuple[JobStatus, ...]:
+        return SOME_JOBS
 
     def numbers(self) -> Numbers:
         return self.now

@@ -16,6 +16,7 @@ import typer
 from penstock_service.admin.dataset_commands import Http, Json, dataset_commands, show_one
 from penstock_service.admin.explain_command import explain
 from penstock_service.admin.flags import with_flags
+from penstock_service.admin.job_commands import show_jobs
 from penstock_service.admin.logs import set_up_logs
 from penstock_service.admin.remote import RemoteError, Server
 from penstock_service.admin.run_commands import add_run_commands
@@ -61,6 +62,7 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     add_run_commands(cli)
     cli.command("explain")(explain)
     cli.command("streams")(_streams)
+    cli.command("jobs")(show_jobs)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)
     return cli

@@ -26,6 +26,7 @@ from penstock_service.admin.answers import (
 )
 from penstock_service.admin.explaining import Explanation, Question
 from penstock_service.admin.hosts import HostGuard
+from penstock_service.admin.job_answers import Jobs
 from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
 from penstock_service.admin.runs import PROBLEMS, add_runs
@@ -48,6 +49,8 @@ STATUS = {
     codes.SOURCE_CHANGED: 409,
     codes.SOURCE_UNREADABLE: 503,
     codes.RESOURCE_EXHAUSTED: 503,
+    codes.RANKS_DISAGREE: 409,
+    codes.FENCED: 409,
     codes.UNAVAILABLE: 503,
     codes.INTERNAL: 500,
 }
@@ -160,6 +163,11 @@ def _add_status(http: FastAPI, operations: Operations) -> None:
     async def list_streams() -> Streams:
         """The orders that trainers read or have read lately, and how well their last epochs were mixed."""
         return Streams.of(operations.streams())
+
+    @http.get("/api/v1/jobs", tags=["status"])
+    async def list_jobs() -> Jobs:
+        """Every job: its streams and their ranks, those that are missing too."""
+        return Jobs.of(operations.jobs())
 
     @http.get("/api/v1/info", tags=["status"])
     async def get_information() -> Information:

@@ -60,6 +60,9 @@ def _sent(numbers: Numbers) -> Iterator[Metric]:
         "Sessions that get fewer rows per second than they said they want, the server being why.",
         numbers.sessions_below_target,
     )
+    yield _gauge("penstock_ranks_missing", "Ranks that should be connected and are not.", numbers.ranks_missing)
+    yield _gauge("penstock_ranks_lagging", "Ranks far behind the front rank of their stream.", numbers.ranks_lagging)
+    yield _gauge("penstock_steps_behind_max", "Steps from the last rank to the front one.", numbers.steps_behind_max)
     yield _counter("penstock_sessions_opened", "Sessions opened since start.", numbers.sessions_total)
 
 

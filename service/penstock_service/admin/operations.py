@@ -11,6 +11,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 
@@ -81,6 +82,9 @@ class Operations(Protocol):
 
     def streams(self) -> list[StreamStatus]:
         """Orders that trainers read or have read lately, and how well they were mixed."""
+
+    def jobs(self) -> tuple[JobStatus, ...]:
+        """Jobs that have a session, and their ranks, those that are not there too."""
 
     def numbers(self) -> Numbers: ...
 

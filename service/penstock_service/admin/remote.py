@@ -48,6 +48,9 @@ class Server:
     def remove(self, name: str, force: bool = False) -> dict[str, Any]:
         return self._ask("DELETE", _dataset(name) + ("?force=true" if force else ""))
 
+    def jobs(self) -> list[dict[str, Any]]:
+        return list(self._ask("GET", "/api/v1/jobs")["jobs"])
+
     def discover(self) -> dict[str, Any]:
         return self._ask("POST", "/api/v1/discover", seconds=None)
 

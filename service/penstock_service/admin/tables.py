@@ -182,6 +182,11 @@ def print_streams(streams: Sequence[Mapping[str, Any]]) -> None:
     _print(names, rows)
 
 
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns whose name begins with ">" are set to the right."""
+    _print(columns, rows)
+
+
 def print_settings(settings: Iterable[tuple[str, str, str]]) -> None:
     _print(("SETTING", "VALUE", "FROM"), settings)
 

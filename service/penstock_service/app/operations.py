@@ -17,6 +17,7 @@ from penstock_service.app.library import Library
 from penstock_service.app.mixers import Mixers
 from penstock_service.app.runs import Runs
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.watch import RankWatch
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
 from penstock_service.core.channel import Counters
@@ -24,6 +25,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 from penstock_service.deliver.data import DataService
@@ -55,6 +57,7 @@ class ServerOperations:
         runs: Runs,
         counters: Counters,
         lag: LagProbe,
+        watch: RankWatch,
         checks: Callable[[], dict[str, bool]],
     ) -> None:
         self._settings = settings
@@ -69,6 +72,7 @@ class ServerOperations:
         self._explaining = Explaining(subscriptions)
         self._counters = counters
         self._lag = lag
+        self._watch = watch
         self._checks = checks
 
     def checks(self) -> dict[str, bool]:
@@ -116,9 +120,13 @@ class ServerOperations:
     def streams(self) -> list[StreamStatus]:
         return self._mixers.streams()
 
+    def jobs(self) -> tuple[JobStatus, ...]:
+        return self._watch.jobs()
+
     def numbers(self) -> Numbers:
         totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
         sessions = self._data.sessions()
+        ranks = [rank for job in self._watch.jobs() for stream in job.streams for rank in stream.ranks]
         return Numbers(
             rows_sent=dict(totals.rows),
             bytes_sent=dict(totals.bytes),
@@ -126,6 +134,9 @@ class ServerOperations:
             bundles_sent=totals.bundles,
             sessions=Counter(s.transport for s in sessions),
             sessions_below_target=sum(s.below_target for s in sessions),
+            ranks_missing=sum(r.missing for r in ranks),
+            ranks_lagging=sum(r.lagging for r in ranks),
+            steps_behind_max=max((r.steps_behind or 0 for r in ranks), default=0),
             sessions_total=totals.sessions,
             stage_seconds={
                 "read": chunks.making_seconds,

@@ -1,5 +1,6 @@
 """Where a feed begins: the cursor a client brings, checked against the stream it is opened on."""
 
+import re
 from dataclasses import replace
 
 from penstock_proto.v1 import data_pb2 as pb
@@ -17,6 +18,13 @@ def read_cursor(text: str) -> Cursor | None:
         return Cursor.from_json(text)
     except BadCursor as error:
         raise InvalidRequest(f"the state that was loaded is no cursor: {error}") from error
+
+
+def check_start(text: str) -> str:
+    """`Open.start` as it is, if it is one."""
+    if text and not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", text):
+        raise InvalidRequest(f"start {text!r}: must be EPOCH.SEGMENT.TAKEN, three numbers, or empty")
+    return text
 
 
 def carried_plan(cursor: Cursor | None) -> PlanConstants | None:

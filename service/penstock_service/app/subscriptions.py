@@ -9,12 +9,13 @@ from typing import cast
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import named
+from penstock_service.app.agreement import Agreement, Claim
 from penstock_service.app.asking import Asking, Lookup
-from penstock_service.app.jobs import Agreement, Claim, Seeds
 from penstock_service.app.mixers import Mixers
-from penstock_service.app.position import begin, carried_plan, read_cursor
+from penstock_service.app.position import begin, carried_plan, check_start, read_cursor
 from penstock_service.app.run import RunSegments, epoch_rows
 from penstock_service.app.runs import Runs
+from penstock_service.app.seeds import Seeds
 from penstock_service.batch.columns import delivered
 from penstock_service.batch.feed import StepFeed
 from penstock_service.batch.fetch import Fetch
@@ -86,7 +87,8 @@ class Subscriptions:
                 failed.callback(mixer.rest)
                 rows = epoch_rows(mixer, stream.under(journal), at.epoch)
             else:
-                segments = run = await self._join(request, view, stream, at, failed)
+                run, ticket = await self._join(request, view, stream, at, failed)
+                segments = run
                 rows = run.epoch_rows()
             if at.segment >= segments.segments(at.epoch):
                 raise InvalidRequest(
@@ -117,6 +119,7 @@ class Subscriptions:
             close=held.close,
             news=lambda: None if run is None else _news(run, view),
             listen=lambda listener: None if run is None else run.listen(listener),
+            started=lambda start: self._agreement.started(request.job, request.name, ticket, check_start(start)),
         )
 
     def _check_step(self, view: View, stream: Stream) -> None:
@@ -129,17 +132,18 @@ class Subscriptions:
                 f"{max(1, int(self._step_bytes / stream.row_bytes))} rows per rank"
             )
 
-    async def _join(self, request: pb.Open, view: View, stream: Stream, at: Cursor, held: ExitStack) -> RunSegments:
-        """The segments of the run that the request belongs to; to be let go of with `held`."""
+    async def _join(
+        self, request: pb.Open, view: View, stream: Stream, at: Cursor, held: ExitStack
+    ) -> tuple[RunSegments, int]:
+        """The segments of the run that the request belongs to, and the ticket; to be let go of with `held`."""
         segments = await self._runs.join(
             *(request.job, request.name, stream, at, request.branch, view.rank, view.world_size)
         )
         held.callback(self._runs.leave, segments)
         run = segments.run.id if at.run else None  # who has no state takes the run that there is
-        claim = _claim(view, request.view.replica, stream, at, run)
-        ticket = self._agreement.join(request.job, request.name, claim)
+        ticket = self._agreement.join(request.job, request.name, _claim(request, view, stream, at, run))
         held.callback(self._agreement.leave, request.job, request.name, ticket)
-        return segments
+        return segments, ticket
 
 
 def _news(segments: RunSegments, view: View) -> News | None:
@@ -158,15 +162,28 @@ def _tell(name: str, stream: Stream, notes: list[str]) -> None:
     )
 
 
-def _claim(view: View, replica: int, stream: Stream, at: Cursor, run: str | None) -> Claim:
-    facts = (
-        ("world size", view.world_size),
-        ("global batch", view.global_batch),
-        ("last", view.last),
-        ("steps to skip", named(view.skip)),
-        ("seed", stream.seed),
-        ("datasets", tuple(s.reference for s in stream.sources)),
-        ("order", tuple(stream.fingerprint().values())),
-        ("run (branch=True on all ranks, or on none)", run),
+def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor, run: str | None) -> Claim:
+    asked = request.view
+    readable = {"weights": stream.weights, "pool": stream.plan.to_json()}
+    return Claim(
+        rank=view.rank,
+        replica=asked.replica,
+        token=request.token,
+        reopened=request.reopened,
+        start=check_start(request.start),
+        position=(at.epoch, at.segment, at.taken),
+        always=(
+            ("world size", view.world_size),
+            ("seed", stream.seed),
+            ("datasets", tuple(s.reference for s in stream.sources)),
+            *((name, readable.get(name, short)) for name, short in stream.fingerprint().items()),
+            ("run (branch=True on all ranks, or on none)", run),
+        ),
+        here=(
+            ("global batch", view.global_batch),
+            ("last", view.last),
+            ("steps to skip", named(view.skip)),
+            ("on_error", asked.on_error or "fail"),
+            ("placeholder", asked.placeholder),
+        ),
     )
-    return Claim(view.rank, replica, (at.epoch, at.segment, at.taken), facts)

@@ -117,3 +117,4 @@ class Opening:
     notes: tuple[str, ...] = ()  # what the user should know
     news: Callable[[], News | None] = lambda: None  # what the client must be told before its next bundle; once
     listen: Callable[[Callable[[], None]], None] = lambda listener: None  # calls it back when there is news
+    started: Callable[[str], None] = lambda start: None  # the client, which had only looked, takes its first step

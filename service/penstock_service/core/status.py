@@ -36,6 +36,10 @@ class SessionStatus:
     pool_rows: int = 0  # of the stream's pool as it is
     target_rows_per_s: float = 0.0  # what the rank wants; 0: nothing said
     below_target: bool = False  # and the server is why
+    taken_epoch: int = 0  # where the trainer is, as it last said: the step that it gets next
+    taken_step: int = 0
+    seconds_since_moved: float = 0.0  # since it last got on
+    epoch_steps: int | None = None  # of a whole epoch, where that is known
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class Numbers:
     sessions: dict[str, int] = field(default_factory=dict)  # by transport
     sessions_total: int = 0
     sessions_below_target: int = 0
+    ranks_missing: int = 0
+    ranks_lagging: int = 0
+    steps_behind_max: int = 0
     stage_seconds: dict[str, float] = field(default_factory=dict)  # by stage: read, mix, gather, send
     wait_seconds: dict[str, float] = field(default_factory=dict)  # by what for: credit, rows
     errors: dict[str, int] = field(default_factory=dict)  # sent to clients, by code
