@@ -15,12 +15,14 @@ from penstock.errors import (
     CursorMismatch,
     DataError,
     DatasetNotFound,
+    Fenced,
     InvalidRequest,
     JournalConflict,
     OrderChanged,
     PenstockError,
     PermanentError,
     ProtocolMismatch,
+    RanksDisagree,
     ResourceExhausted,
     RetryableError,
     ServerDraining,
@@ -29,6 +31,7 @@ from penstock.errors import (
     SourceChanged,
     SourceUnreadable,
 )
+from penstock.explanation import Explanation
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
 from penstock.runs import Change, RunInfo
 from penstock.stream import Stream
@@ -47,12 +50,15 @@ __all__ = [
     "DatasetInfo",
     "DatasetNotFound",
     "DiscoveredChild",
+    "Explanation",
+    "Fenced",
     "InvalidRequest",
     "JournalConflict",
     "OrderChanged",
     "PenstockError",
     "PermanentError",
     "ProtocolMismatch",
+    "RanksDisagree",
     "ResourceExhausted",
     "RetryableError",
     "RunInfo",

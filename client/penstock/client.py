@@ -13,7 +13,7 @@ from penstock.on_error import OnError, Wish
 from penstock.registry import Registry
 from penstock.rows import StoredRows
 from penstock.runs import Runs
-from penstock.stream import Stream, client_name
+from penstock.stream import Stream
 from penstock.subscription import (
     Datasets,
     Delivery,
@@ -223,7 +223,7 @@ class Client(Registry, Runs):
             max_rows_per_s=max_rows_per_s,
         )
         name = name or f"{'+'.join(n for n, _ in order.sources())}#{next(self._streams)}"
-        return Stream(self._link, order, share, delivery, detect_job(self._job).id, name, client_name())
+        return Stream(self._link, order, share, delivery, detect_job(self._job), name)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

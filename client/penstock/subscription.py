@@ -10,6 +10,7 @@ from penstock.tensors import Nulls
 from penstock.tensors.output import OUTPUTS
 from penstock.world import World
 from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1.skips import Skips
 
 Last = Literal["short", "drop", "pad", "wrap"]
 Start = Literal["ramp", "full"]
@@ -89,6 +90,7 @@ class Share:
     row_ids: bool = False
     target_rows_per_s: float = 0.0
     on_error: OnError = OnError()  # noqa: RUF009 - frozen
+    skip: Skips = ()  # steps that no rank gets
 
     def __post_init__(self) -> None:
         _one_of("last", self.last, get_args(Last))
@@ -119,6 +121,7 @@ class Share:
             target_rows_per_s=self.target_rows_per_s,
             on_error=self.on_error.policy,
             placeholder=self.on_error.placeholder,
+            skip=[pb.StepRange(epoch=epoch, begin=begin, end=end) for epoch, begin, end in self.skip],
         )
 
 

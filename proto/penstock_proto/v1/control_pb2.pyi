@@ -1,3 +1,4 @@
+from penstock_proto.v1 import data_pb2 as _data_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -314,3 +315,21 @@ class Began(_message.Message):
     complete_step: int
     carried: str
     def __init__(self, run: _Optional[str] = ..., n: _Optional[int] = ..., head: _Optional[str] = ..., epoch: _Optional[int] = ..., segment: _Optional[int] = ..., step: _Optional[int] = ..., exact: bool = ..., complete_epoch: _Optional[int] = ..., complete_segment: _Optional[int] = ..., complete_step: _Optional[int] = ..., carried: _Optional[str] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("open", "step", "epoch", "all_ranks")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ALL_RANKS_FIELD_NUMBER: _ClassVar[int]
+    open: _data_pb2.Open
+    step: int
+    epoch: int
+    all_ranks: bool
+    def __init__(self, open: _Optional[_Union[_data_pb2.Open, _Mapping]] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., all_ranks: bool = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("rows",)
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: bytes
+    def __init__(self, rows: _Optional[bytes] = ...) -> None: ...

@@ -15,11 +15,13 @@ import typer
 
 from penstock_service.admin.bad_rows import bad_rows
 from penstock_service.admin.dataset_commands import Http, Json, dataset_commands, show_one
+from penstock_service.admin.explain_command import explain
 from penstock_service.admin.flags import with_flags
+from penstock_service.admin.job_commands import show_jobs
 from penstock_service.admin.logs import set_up_logs
 from penstock_service.admin.remote import RemoteError, Server
 from penstock_service.admin.run_commands import add_run_commands
-from penstock_service.admin.tables import print_json, print_settings
+from penstock_service.admin.tables import print_json, print_settings, print_streams
 from penstock_service.config import Settings
 from penstock_service.config.load import SettingsError, load, show
 from penstock_service.core.errors import ServiceError
@@ -60,6 +62,9 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("inspect")(_inspect)
     cli.command("bad-rows")(bad_rows)
     add_run_commands(cli)
+    cli.command("explain")(explain)
+    cli.command("streams")(_streams)
+    cli.command("jobs")(show_jobs)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)
     return cli
@@ -83,6 +88,12 @@ def _serve_with(serve: Callable[[Settings], int]) -> Callable[[dict[str, Any], P
 def _inspect(name: str, http: Http = None, as_json: Json = False) -> None:
     """One dataset of a running server: its columns, rows and shards. NAME may be NAME@VERSION."""
     show_one(Server(http).dataset(name), as_json)
+
+
+def _streams(http: Http = None, as_json: Json = False) -> None:
+    """The orders that trainers read or have read lately, and how well the last epoch of each was mixed."""
+    found = Server(http).streams()
+    print_json({"streams": found}) if as_json else print_streams(found)
 
 
 def _config() -> typer.Typer:

@@ -4,13 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import pyarrow as pa
+
+from penstock_proto.v1 import data_pb2
 from penstock_service.core.badrow import BadRow
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
-from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class Operations(Protocol):
     def places(self) -> list[PlaceStatus]:
         """Where data was read from, and whether its circuit breaker is open."""
 
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
+        """Where each row of a step comes from."""
+
     async def runs(self) -> list[RunStatus]:
         """Runs that are being read here, and those with entries in the journal."""
 
@@ -79,6 +86,12 @@ class Operations(Protocol):
         """Leaves rows, by their stored numbers, out of what the run has still to read."""
 
     def sessions(self) -> list[SessionStatus]: ...
+
+    def streams(self) -> list[StreamStatus]:
+        """Orders that trainers read or have read lately, and how well they were mixed."""
+
+    def jobs(self) -> tuple[JobStatus, ...]:
+        """Jobs that have a session, and their ranks, those that are not there too."""
 
     def numbers(self) -> Numbers: ...
 

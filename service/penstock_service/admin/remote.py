@@ -52,6 +52,9 @@ class Server:
         query = urlencode({"job": job, "stream": stream, "most": most})
         return list(self._ask("GET", f"/api/v1/bad-rows?{query}")["rows"])
 
+    def jobs(self) -> list[dict[str, Any]]:
+        return list(self._ask("GET", "/api/v1/jobs")["jobs"])
+
     def discover(self) -> dict[str, Any]:
         return self._ask("POST", "/api/v1/discover", seconds=None)
 
@@ -66,6 +69,13 @@ class Server:
 
     def quarantine(self, run: str, dataset: str, rows: list[str], reason: str) -> dict[str, Any]:
         return self._ask("POST", _run(run) + "/quarantine", {"dataset": dataset, "rows": rows, "reason": reason})
+
+    def explain(self, asked: dict[str, Any]) -> dict[str, Any]:
+        # Segments on the way may have to be read first.
+        return self._ask("POST", "/api/v1/explain", asked, seconds=None)
+
+    def streams(self) -> list[dict[str, Any]]:
+        return list(self._ask("GET", "/api/v1/streams")["streams"])
 
     def _ask(self, method: str, path: str, body: object = None, seconds: float | None = SECONDS) -> dict[str, Any]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=seconds)

@@ -8,14 +8,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import get_args
 
-from penstock_proto.v1 import PROTOCOL
+import pyarrow as pa
+
+from penstock_proto.v1 import PROTOCOL, data_pb2
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.badrows import BadRows
 from penstock_service.app.discovery import Discoverer
+from penstock_service.app.explaining import Explaining
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.mixers import Mixers
 from penstock_service.app.runs import Runs
+from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.watch import RankWatch
 from penstock_service.batch.policy import OnError
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
@@ -25,8 +30,9 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
-from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
 from penstock_service.deliver.data import DataService
 
 
@@ -51,11 +57,13 @@ class ServerOperations:
         discoverer: Discoverer,
         chunks: Chunks,
         data: DataService,
+        subscriptions: Subscriptions,
         mixers: Mixers,
         runs: Runs,
         counters: Counters,
         lag: LagProbe,
         bad_rows: BadRows,
+        watch: RankWatch,
         checks: Callable[[], dict[str, bool]],
     ) -> None:
         self._settings = settings
@@ -67,9 +75,11 @@ class ServerOperations:
         self._data = data
         self._mixers = mixers
         self._runs = runs
+        self._explaining = Explaining(subscriptions)
         self._counters = counters
         self._lag = lag
         self._bad_rows = bad_rows
+        self._watch = watch
         self._checks = checks
 
     def checks(self) -> dict[str, bool]:
@@ -102,6 +112,9 @@ class ServerOperations:
     def places(self) -> list[PlaceStatus]:
         return self._chunks.places()
 
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
+        return await self._explaining.explain(request, step, epoch, all_ranks)
+
     async def runs(self) -> list[RunStatus]:
         return await self._runs.all()
 
@@ -117,9 +130,16 @@ class ServerOperations:
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()
 
+    def streams(self) -> list[StreamStatus]:
+        return self._mixers.streams()
+
+    def jobs(self) -> tuple[JobStatus, ...]:
+        return self._watch.jobs()
+
     def numbers(self) -> Numbers:
         totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
         sessions = self._data.sessions()
+        ranks = [rank for job in self._watch.jobs() for stream in job.streams for rank in stream.ranks]
         return Numbers(
             rows_sent=dict(totals.rows),
             bytes_sent=dict(totals.bytes),
@@ -127,6 +147,9 @@ class ServerOperations:
             bundles_sent=totals.bundles,
             sessions=Counter(s.transport for s in sessions),
             sessions_below_target=sum(s.below_target for s in sessions),
+            ranks_missing=sum(r.missing for r in ranks),
+            ranks_lagging=sum(r.lagging for r in ranks),
+            steps_behind_max=max((r.steps_behind or 0 for r in ranks), default=0),
             sessions_total=totals.sessions,
             stage_seconds={
                 "read": chunks.making_seconds,
@@ -147,6 +170,7 @@ class ServerOperations:
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,
+            mixed=self._mixers.mixed(),
         )
 
     def info(self) -> ServerInformation:

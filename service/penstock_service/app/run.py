@@ -138,6 +138,18 @@ class RunSegments:
                 self.next = max(self.next, Place(epoch, number + 1))
                 return segment
 
+    async def units(self, epoch: int, number: int) -> int | None:
+        """Whoever counts a segment without making it has passed it by, and holds it as well."""
+        place = Place(epoch, number)
+        while True:
+            await self.run.opened(place)
+            mixer = self.mixer
+            units = await mixer.units(epoch, number)
+            if mixer is self.mixer and self.run.is_open(place):
+                if units is not None:
+                    self.next = max(self.next, Place(epoch, number + 1))
+                return units
+
     def ready(self, epoch: int, number: int) -> bool:
         return self.run.is_open(Place(epoch, number)) and self.mixer.ready(epoch, number)
 
@@ -171,13 +183,7 @@ class RunSegments:
 
     def epoch_rows(self) -> int | None:
         """Rows of a whole epoch, from this one on; None where that is not known, or not the same for all."""
-        if self.base.may_drop or self.run.journal.masks:
-            return None
-        epochs = {self.next.epoch}
-        for place, _ in mixtures(self.run.journal.entries):
-            epochs |= {max(self.next.epoch, place.epoch), max(self.next.epoch, place.epoch + 1)}
-        found = {self.mixer.rows(epoch) for epoch in epochs}
-        return found.pop() if len(found) == 1 else None
+        return epoch_rows(self.mixer, self.under, self.next.epoch)
 
     def cuts(self, epoch: int, segment: int, entries: int | None = None) -> list[Cut]:
         """What the journal (its first `entries`) leaves out of the tail of a segment."""
@@ -209,3 +215,14 @@ class RunSegments:
             return True
         masks = self.under.masks()
         return masks is not None and all(masks.hide(place, source, first, behind) for first, behind in ranges)
+
+
+def epoch_rows(mixer: Mixer, stream: Stream, first: int) -> int | None:
+    """Rows of a whole epoch, from epoch `first` on; None where that is not known, or not the same for all."""
+    if stream.may_drop or any(entry.kind != "mixture" for entry in stream.entries):
+        return None
+    epochs = {first}
+    for place, _ in mixtures(stream.entries):
+        epochs |= {max(first, place.epoch), max(first, place.epoch + 1)}
+    found = {mixer.rows(epoch) for epoch in epochs}
+    return found.pop() if len(found) == 1 else None

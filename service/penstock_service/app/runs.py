@@ -117,6 +117,20 @@ class Runs:
         kept = await asyncio.to_thread(self._journals.of, run)
         return kept.journal if kept is not None else None
 
+    async def look(self, at: Cursor, branch: bool) -> Journal:
+        """The journal that would hold for a session that begins at a cursor; nothing is written.
+
+        Raises: as `join`.
+        """
+        carried = Carried.of(at.run)
+        if carried is None:
+            return Journal("")
+        live = self._live.get(carried.run)
+        known = live.journal if live is not None else await self._known(carried.run)
+        if branch:
+            return branched(carried, known, "")
+        return reconcile(carried, known, Place(at.epoch, at.segment + (at.taken > 0)))
+
     # -- asking -------------------------------------------------------------------------------------------------
 
     async def all(self) -> list[RunStatus]:

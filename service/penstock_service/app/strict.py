@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+import pyarrow as pa
+
 from penstock_service.core.errors import DataError, ServiceError
 from penstock_service.core.feed import Bundle, EpochEnd, Feed, Memory, Opening, ordinary
 from penstock_service.core.segment import Progress
@@ -45,3 +47,6 @@ class _Watched:
         except DataError as error:
             self._tell(error)
             raise
+
+    async def explain(self, step: int, all_ranks: bool) -> pa.RecordBatch:
+        return await self._feed.explain(step, all_ranks)

@@ -99,6 +99,10 @@ class Applied:
             built.kin[kind] = made
         return made
 
+    def counts_all(self, epoch: int, segment: int) -> bool:
+        """Are bad rows units too, so that a segment has as many as it was planned with?"""
+        return not self._policy.leaves_out and not self._cuts(epoch, segment, None)
+
     def unit_of(self, cursor: Cursor, built: Segment) -> int:
         """Where in the segment as it was built a cursor stands, which counted under a policy of its own.
 
@@ -189,6 +193,8 @@ def unit_of(cursor: Cursor, built: Segment, left_out: I64) -> int:
 
     Raises OrderChanged if it is not the segment that the cursor was taken in.
     """
+    if cursor.digest == 0:  # the position was forced: as far into this segment as there is of it
+        return raw_units(min(cursor.taken, built.units - len(left_out)), left_out)
     if built.digest != cursor.digest or cursor.taken > built.units - len(left_out):
         raise OrderChanged(
             f"segment {built.number} of epoch {cursor.epoch} is not the one this cursor was taken in: its rows have "

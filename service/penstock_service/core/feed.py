@@ -83,6 +83,16 @@ class Feed(Protocol):
         """
         ...
 
+    async def explain(self, step: int, all_ranks: bool) -> pa.RecordBatch:
+        """Where the rows of `step` of this epoch come from (`batch.explain.SCHEMA`); it must not lie behind.
+
+        The feed has moved there then, and is of no use for delivery.
+
+        Raises:
+            InvalidRequest: the epoch ends before it, with how many steps it has.
+        """
+        ...
+
 
 class News(NamedTuple):
     """The run's journal has grown."""
@@ -110,3 +120,4 @@ class Opening:
     notes: tuple[str, ...] = ()  # what the user should know
     news: Callable[[], News | None] = lambda: None  # what the client must be told before its next bundle; once
     listen: Callable[[Callable[[], None]], None] = lambda listener: None  # calls it back when there is news
+    started: Callable[[str], None] = lambda start: None  # the client, which had only looked, takes its first step

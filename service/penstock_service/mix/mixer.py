@@ -17,6 +17,7 @@ from penstock_service.core.journal import Place
 from penstock_service.core.segment import I64, ChunkSource, Fault, Progress, Segment, SourceChunks
 from penstock_service.mix.index import ChunkNumbers, build
 from penstock_service.mix.masks import Masks
+from penstock_service.mix.meter import Meter
 from penstock_service.mix.pool import Order
 
 _GROUP: Final = 16  # chunks asked for between two reports of progress
@@ -24,6 +25,7 @@ _SMALL: Final = 1 << 16  # units of a segment
 _SOURCES_NAMED: Final = 8  # in a log line, and of each of them
 _SHARDS_NAMED: Final = 3
 _REMEMBERED: Final = 4  # segments kept for sessions that come a little later
+_COUNTED: Final = 1 << 16  # segments whose number of units is kept
 
 _log = logging.getLogger(__name__)
 
@@ -37,15 +39,23 @@ class Mixer:
         order: Order,
         chunks: ChunkSource,
         counters: Counters,
+        meter: Meter | None = None,
+        ahead: bool = True,
         masks: Masks | None = None,
     ) -> None:
-        """`masks`: rows that the run's journal leaves out."""
+        """`meter` measures what is planned; `ahead`: build what comes next before it is asked for;
+        `masks`: rows that the run's journal leaves out.
+        """
+        self.meter = meter
+        self._ahead = ahead
         self._order = order
         self._masks = masks
         self._numbers = ChunkNumbers(sources)
         self._chunks = chunks
         self._counters = counters
         self._segments: OrderedDict[tuple[int, int], asyncio.Task[Segment]] = OrderedDict()
+        self._units: OrderedDict[tuple[int, int], int] = OrderedDict()  # of segments, before any filter
+        self._may_drop = any(source.chain is not None and source.chain.may_drop for source in sources)
         self._resting = False
         self._asked: Counter[tuple[int, int]] = Counter()  # who waits now
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
@@ -90,6 +100,28 @@ class Mixer:
                 if not watching:
                     del self._watchers[key]
 
+    async def units(self, epoch: int, number: int) -> int | None:
+        """See `core.segment.SegmentSource`: planned once, and remembered."""
+        if self._may_drop:
+            return None
+        key = (epoch, number)
+        making = self._segments.get(key)
+        if key not in self._units and making is not None:
+            await asyncio.wait({making})  # counting it beside would plan it twice
+        if key not in self._units:
+            self._count(key, await asyncio.to_thread(self._planned_units, epoch, number))
+        return self._units[key]
+
+    def _planned_units(self, epoch: int, number: int) -> int:
+        if self._masks:
+            return len(self._masks.kept(Place(epoch, number), self._order.segment_rows(epoch, number)))
+        return self._order.segment_units(epoch, number)
+
+    def _count(self, key: tuple[int, int], units: int) -> None:
+        self._units[key] = units
+        if len(self._units) > _COUNTED:
+            self._units.popitem(last=False)
+
     def ready(self, epoch: int, number: int) -> bool:
         """Is the segment there, and nothing of it lost, without waiting?"""
         task = self._segments.get((epoch, number))
@@ -102,6 +134,8 @@ class Mixer:
 
         One segment, and another where segments are small: a bundle may take more than one of them.
         """
+        if not self._ahead:
+            return
         following = self._after(epoch, number)
         self._start(following)
         if self._order.rows(epoch) < _SMALL * self._order.segments(epoch):
@@ -155,12 +189,18 @@ class Mixer:
         ids = self._order.segment_rows(epoch, number)
         if self._masks:
             ids = self._masks.kept(Place(epoch, number), ids)
+        mixed = self.meter.add(epoch, number, ids) if self.meter is not None else None
+        if mixed is not None:
+            some = "" if mixed.complete else f" (of {mixed.segments} of its {mixed.of_segments} segments)"
+            named = "+".join(source.name for source in self._numbers.sources)
+            _log.info("%s, epoch %d was mixed%s: %s", named, epoch, some, mixed)
         chunk, row = self._numbers.locate(ids)
         return ids, chunk, row, np.bincount(chunk)
 
     async def _build(self, epoch: int, number: int) -> Segment:
         began = started = time.perf_counter()
         ids, chunk, row, units = await asyncio.to_thread(self._plan, epoch, number)
+        self._count((epoch, number), len(ids))
         wanted = np.flatnonzero(units)
         mixed = time.perf_counter() - started
         infos: dict[int, Fault] = {}
@@ -192,7 +232,8 @@ class Mixer:
         parts = []
         for part in entering[:_SOURCES_NAMED]:
             dataset = self._numbers.sources[part.source]
-            named = ", ".join(str(dataset.manifest.shards["path"][shard]) for shard in part.shards[:_SHARDS_NAMED])
+            paths = dataset.manifest.shards["path"]
+            named = ", ".join(paths[shard].as_py() for shard in part.shards[:_SHARDS_NAMED])
             more = f" and {len(part.shards) - _SHARDS_NAMED} more" if len(part.shards) > _SHARDS_NAMED else ""
             parts.append(f"{part.rows} rows of {dataset.name} from {named}{more}")
         rest = len(entering) - len(parts)

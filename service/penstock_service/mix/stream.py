@@ -14,7 +14,9 @@ from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Un
 from penstock_service.core.segment import ChunkSource
 from penstock_service.mix.epochs import Epochs
 from penstock_service.mix.masks import Masks
+from penstock_service.mix.meter import Meter
 from penstock_service.mix.pool import InOrder, MixingPool, Order
+from penstock_service.mix.quality import Stored
 from penstock_service.mix.schedule import Schedule, integer_weights
 
 WeightBy = Literal["rows", "shards", "bytes"]
@@ -139,6 +141,13 @@ class Stream:
                 "go on with the datasets that the run began with, or begin a new run without the state"
             )
         return tuple(weights[name] for name in names)
+
+    def meter(self, order: Order) -> Meter | None:
+        """Measures how well it is mixed; None: it is not mixed at all."""
+        if not self.shuffle:
+            return None
+        starts = [s.manifest.shard_start for s in self.sources]
+        return Meter(Stored(starts, self.schedule().rows_by_source, self.plan.drain), order.segments)
 
     def readings(self) -> list[str]:
         """How often each source is read in an epoch, where that is not once."""
