@@ -101,6 +101,8 @@ class DataService:
     async def _tell(self, context: Context, problem: ServiceError) -> None:
         self._count(problem)
         await context.write(messages.error(problem))
+        if self._told is not None:
+            self._told(problem)
 
     def _end(self, session: Session, problem: ServiceError) -> None:
         self._count(problem)
@@ -109,8 +111,6 @@ class DataService:
     def _count(self, problem: ServiceError) -> None:
         self.totals.errors[problem.code] = self.totals.errors.get(problem.code, 0) + 1
         _log.warning("session refused or ended: %s: %s", problem.code, problem)
-        if self._told is not None:
-            self._told(problem)
 
     async def _serve(self, context: Context) -> None:
         if self._draining is not None:
