@@ -266,8 +266,8 @@ def test_ranks_that_disagree_on_the_policy_are_refused(client: penstock.Client, 
     with penstock.connect(server.target, job="apart") as one:
         first = open_stream(one, on_error="skip", rank=0, world_size=2, name="s")
         first.get_batch()
-        second = open_stream(one, on_error="substitute", rank=1, world_size=2, name="s")
-        with pytest.raises(penstock.InvalidRequest, match=r"on_error.*skip"):
+        second = open_stream(one, on_error="substitute", rank=1, world_size=2, name="s", reconnect_timeout=0.2)
+        with pytest.raises(penstock.RanksDisagree, match=r"on_error: rank 1 asks for substitute, rank 0 for skip"):
             second.get_batch()
 
 
