@@ -11,7 +11,7 @@ from penstock.errors import InvalidRequest
 from penstock.link import Link
 from penstock.registry import Registry
 from penstock.rows import StoredRows
-from penstock.stream import Stream, client_name
+from penstock.stream import Stream
 from penstock.subscription import (
     Datasets,
     Delivery,
@@ -214,7 +214,7 @@ class Client(Registry):
             max_rows_per_s=max_rows_per_s,
         )
         name = name or f"{'+'.join(n for n, _ in order.sources())}#{next(self._streams)}"
-        return Stream(self._link, order, share, delivery, detect_job(self._job).id, name, client_name())
+        return Stream(self._link, order, share, delivery, detect_job(self._job), name)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

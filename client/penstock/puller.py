@@ -8,13 +8,22 @@ import logging
 import os
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
 
 from penstock.cutting import Cutter, Cutting, Step
-from penstock.errors import InvalidRequest, PenstockError, ServerError, ServerUnavailable
+from penstock.errors import (
+    Fenced,
+    InvalidRequest,
+    PenstockError,
+    RanksDisagree,
+    ServerDraining,
+    ServerError,
+    ServerUnavailable,
+)
+from penstock.identity import Identity, client_name
 from penstock.link import Link, nobody_there
 from penstock.profile import Clock
 from penstock.receiver import Item, Received, Receiver
@@ -25,21 +34,12 @@ from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
 from penstock_proto.v1.cursor import Cursor
+from penstock_proto.v1.skips import Skips, skipped_from
 
 CONNECT_TIMEOUT: Final = 10.0
 _TELL_EVERY: Final = 5.0  # seconds between log lines while waiting for rows
 
 _log = logging.getLogger("penstock")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who pulls: which ranks belong together, which stream of theirs, and which object of which process."""
-
-    job: str
-    name: str
-    token: str
-    client: str
 
 
 class Puller:
@@ -53,6 +53,8 @@ class Puller:
         self._order, self._share, self._delivery, self._who = order, share, delivery, who
         self._cursor: Cursor | None = None  # of the last thing received, or to go on from
         self._epoch = 0  # where there is no cursor
+        self._left_at_end = False  # what is under way was dropped between the last step of an epoch and its end
+        self._force = False  # the cursor is taken even if it is of another stream
         self._receiver: Receiver | None = None
         self._pid = os.getpid()
         self._cutter: Cutter | None = None
@@ -61,6 +63,10 @@ class Puller:
         self._owed: tuple[int, int] | None = None  # credits of the step that the user still works on
         self._backoff: Backoff | None = None
         self._connected_once = False
+        self._start: str | None = None  # where the first step was taken, for the server to compare; None: none yet
+        self._agreed = False  # a session was opened from there
+        self._let_in = -1  # the process in which a session was opened
+        self._fenced: Fenced | None = None
         self._told = 0.0  # when the log last said what we wait for
         self.closed = False
         self._due = 0.0  # when the next step may be handed out, where that is paced
@@ -91,7 +97,25 @@ class Puller:
         if cursor is not None and here == cursor and self._pid == os.getpid():
             return
         self._leave()
-        self._cursor, self._epoch = cursor, epoch
+        self._cursor, self._epoch, self._left_at_end = cursor, epoch, False
+
+    def load(self, epoch: int, cursor: Cursor | None, skip: Skips, force: bool) -> None:
+        """Go on at a saved position, with the steps that were to be skipped there."""
+        self.skip(skip)
+        self.seek(epoch, cursor)
+        self._force = force and self._receiver is None
+
+    @property
+    def skipped(self) -> Skips:
+        return self._share.skip
+
+    def skip(self, skip: Skips) -> None:
+        """The steps to be passed over from here on; what is under way is dropped where they change."""
+        if skip != self._share.skip:
+            self._leave()
+            self._share = replace(self._share, skip=skip)
+            if self._cursor is not None:
+                self._cursor = replace(self._cursor, skip=skip)
 
     def resize(self, global_batch: int) -> None:
         """Steps of another size from here on."""
@@ -119,6 +143,7 @@ class Puller:
         Whatever is raised, here or by an interrupt, the position stays that of what was returned.
         """
         started = time.monotonic()
+        self._begin()
         if self._owed is not None:
             owed, self._owed = self._owed, None
             self._give_back(self._window.done(*owed))
@@ -137,13 +162,34 @@ class Puller:
     @property
     def at_end(self) -> bool:
         """Was the last step of an epoch handed out, and its end not told yet?"""
-        return self._bundle is not None and self._bundle.exhausted and self._bundle.header.ends_epoch
+        if self._bundle is None:
+            return self._left_at_end
+        return self._bundle.exhausted and bool(self._bundle.header.ends_epoch)
 
     def close(self, join: bool = True) -> None:
         """For good; may be called twice, the position stays. `join=False` from a finalizer."""
         self.closed = True
         self._drop_receiver(join=join)
         self._cursor, self._bundle = self.cursor(), None
+
+    def _where(self) -> tuple[int, int]:
+        """The epoch and step that come next. Asked by other threads too."""
+        bundle, cursor = self._bundle, self._cursor
+        if bundle is not None:
+            return int(bundle.header.epoch), int(bundle.header.first_step) + bundle.done
+        return (cursor.epoch, cursor.step) if cursor is not None else (self._epoch, 0)
+
+    def _begin(self) -> None:
+        """What every step needs: that nobody fenced us, and that the server knows where we began."""
+        if self._receiver is not None and self._receiver.fenced is not None:
+            self._fenced = self._receiver.fenced
+        if self._fenced is not None:
+            self._drop_receiver()
+            raise Fenced(str(self._fenced))
+        if self._start is None:
+            self._start = self._who.begin(self._epoch, self.cursor())
+            if self._receiver is not None and self._pid == os.getpid():
+                self._receiver.started(self._start)
 
     def _in_hand(self) -> Cutting | None:
         """The bundle being cut, if it has a step left."""
@@ -194,8 +240,21 @@ class Puller:
     def _connect(self) -> None:
         if self.closed:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
-        cursor = self._cursor
-        message = pb.Open(
+        if self._fenced is not None:
+            raise Fenced(str(self._fenced))
+        message = self.open_message(self._cursor)
+        self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
+        self._owed = None
+        self._pid = os.getpid()
+        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
+        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
+        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata, self._where, memory)
+        receiver.start()
+        self._receiver = receiver
+
+    def open_message(self, cursor: Cursor | None) -> pb.Open:
+        """What a session that goes on at `cursor` is opened with."""
+        return pb.Open(
             protocol=PROTOCOL,
             stream=self._order.message(),
             view=self._share.message(),
@@ -204,18 +263,13 @@ class Puller:
             job=self._who.job,
             name=self._who.name,
             token=self._who.token,
+            start=self._start or "",
+            reopened=self._let_in == os.getpid(),
             transports=["grpc"] if self._delivery.transport == "grpc" else ["shm", "grpc"],
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
-            client=self._who.client,
+            client=client_name(),
+            force=self._force,
         )
-        self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
-        self._owed = None
-        self._pid = os.getpid()
-        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
-        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
-        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata, memory)
-        receiver.start()
-        self._receiver = receiver
 
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))
@@ -228,16 +282,18 @@ class Puller:
                 "begin a new stream"
             )
         self.opened = opened
+        self._let_in = os.getpid()
+        self._agreed = self._start is not None
         self._cursor = Cursor.from_json(opened.cursor)
         self.clock.transport, self.clock.transport_reason = opened.transport, opened.transport_reason
-        if not self._connected_once:
+        if not self._connected_once or self._force:
             for note in opened.notes:
                 _log.warning("%s", note)
             _log.info(
                 "connected to %s (%s) over %s (%s): plan %s",
                 *(self._link.target, opened.server, opened.transport, opened.transport_reason, opened.plan),
             )
-        self._connected_once = True
+        self._connected_once, self._force = True, False
 
     def _tell_filling(self, filling: pb.Filling) -> None:
         if filling.rows > (self.filling.rows if self.filling is not None else 0):
@@ -251,16 +307,27 @@ class Puller:
     def _failed(self, error: PenstockError) -> None:
         """The stream broke. Permanent errors are raised; else wait a little, then the next receive reconnects."""
         self._drop_receiver()
+        if isinstance(error, Fenced):
+            self._fenced = error
         if not error.retryable:
             raise error
+        disagree = isinstance(error, RanksDisagree)
+        if disagree:
+            self._let_in = -1  # judged anew
         if self._backoff is None:
-            limit = self._delivery.reconnect_timeout if self._connected_once else CONNECT_TIMEOUT
+            brief = disagree or not self._connected_once
+            limit = CONNECT_TIMEOUT if brief else self._delivery.reconnect_timeout
             self._backoff = Backoff(min(limit, self._delivery.reconnect_timeout))
-            if self._connected_once:
+            if disagree:
+                _log.warning("%s; trying again for %.0f s", error, self._backoff.deadline)
+            elif self._connected_once:
                 self.clock.reconnects += 1
                 _log.warning("lost the stream, reconnecting: %s", error)
-        if not self._backoff.pause():
+        if not self._backoff.pause(error.retry_after if isinstance(error, ServerDraining) else 0.0):
             backoff, self._backoff = self._backoff, None
+            if disagree and not self._agreed:
+                self._start = None  # another state may be loaded now
+                self._who.forget_begin()
             if not self._connected_once and isinstance(error, ServerUnavailable):
                 raise nobody_there(self._link.target, str(error))
             raise type(error)(f"{error}; gave up after {backoff.attempts} attempts in {backoff.seconds:.0f} s")
@@ -277,12 +344,13 @@ class Puller:
 
     def _end_epoch(self, end: pb.EpochEnd) -> pb.EpochEnd:
         cursor = self._cursor
-        if cursor is None or (end.epoch, end.steps) != (cursor.epoch, cursor.step):
+        skipped = skipped_from(cursor.skip, cursor.epoch, cursor.step) if cursor is not None else 0
+        if cursor is None or end.epoch != cursor.epoch or not 0 <= end.steps - cursor.step <= skipped:
             raise ServerError(
                 f"the server ended epoch {end.epoch} after {end.steps} steps, but this side is at "
                 f"{'no step yet' if cursor is None else f'step {cursor.step} of epoch {cursor.epoch}'}: a bug"
             )
-        self._backoff = None
+        self._backoff, self._left_at_end = None, False
         self._cursor = cursor.next_epoch()
         self.clock.epoch(end)
         self._give_back(self._window.flush())  # the next epoch's steps may be short of credit
@@ -301,4 +369,5 @@ class Puller:
     def _leave(self) -> None:
         """Drop what is under way and in hand; the position stays."""
         self._drop_receiver()
+        self._left_at_end = self.at_end
         self._cursor, self._bundle = self.cursor(), None

@@ -9,6 +9,7 @@ from penstock.tensors import Nulls
 from penstock.tensors.output import OUTPUTS
 from penstock.world import World
 from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1.skips import Skips
 
 Last = Literal["short", "drop", "pad", "wrap"]
 Start = Literal["ramp", "full"]
@@ -87,6 +88,7 @@ class Share:
     replica: int = 0
     row_ids: bool = False
     target_rows_per_s: float = 0.0
+    skip: Skips = ()  # steps that no rank gets
 
     def __post_init__(self) -> None:
         _one_of("last", self.last, get_args(Last))
@@ -115,6 +117,7 @@ class Share:
             text=self.text,
             row_ids=self.row_ids,
             target_rows_per_s=self.target_rows_per_s,
+            skip=[pb.StepRange(epoch=epoch, begin=begin, end=end) for epoch, begin, end in self.skip],
         )
 
 

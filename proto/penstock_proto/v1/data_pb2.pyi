@@ -7,18 +7,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClientMessage(_message.Message):
-    __slots__ = ("open", "credit", "heartbeat", "close", "proof")
+    __slots__ = ("open", "credit", "heartbeat", "close", "proof", "started")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
     PROOF_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
     open: Open
     credit: Credit
     heartbeat: Heartbeat
     close: Close
     proof: Proof
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ...) -> None: ...
+    started: Started
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
     __slots__ = ("opened", "filling", "bundle", "frame", "epoch_end", "draining", "heartbeat", "error", "fenced", "journal")
@@ -45,7 +47,7 @@ class ServerMessage(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., filling: _Optional[_Union[Filling, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., epoch_end: _Optional[_Union[EpochEnd, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., journal: _Optional[_Union[Journal, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol", "stream", "view", "cursor", "epoch", "job", "name", "token", "transports", "window", "client", "start", "force", "branch")
+    __slots__ = ("protocol", "stream", "view", "cursor", "epoch", "job", "name", "token", "transports", "window", "client", "start", "force", "branch", "reopened")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
@@ -60,6 +62,7 @@ class Open(_message.Message):
     START_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     BRANCH_FIELD_NUMBER: _ClassVar[int]
+    REOPENED_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     stream: StreamSpec
     view: View
@@ -74,7 +77,8 @@ class Open(_message.Message):
     start: str
     force: bool
     branch: bool
-    def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ..., start: _Optional[str] = ..., force: bool = ..., branch: bool = ...) -> None: ...
+    reopened: bool
+    def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ..., start: _Optional[str] = ..., force: bool = ..., branch: bool = ..., reopened: bool = ...) -> None: ...
 
 class StreamSpec(_message.Message):
     __slots__ = ("sources", "seed", "unshuffled", "pool_rows", "pool_bytes", "refill_below", "start", "until", "epoch_rows", "same_every_epoch", "rows", "weight_by")
@@ -153,14 +157,16 @@ class StepRange(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., begin: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class Credit(_message.Message):
-    __slots__ = ("steps", "bytes", "slots")
+    __slots__ = ("steps", "bytes", "slots", "at")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
     steps: int
     bytes: int
     slots: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, steps: _Optional[int] = ..., bytes: _Optional[int] = ..., slots: _Optional[_Iterable[int]] = ...) -> None: ...
+    at: Position
+    def __init__(self, steps: _Optional[int] = ..., bytes: _Optional[int] = ..., slots: _Optional[_Iterable[int]] = ..., at: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
 
 class Proof(_message.Message):
     __slots__ = ("nonce", "reason")
@@ -170,9 +176,25 @@ class Proof(_message.Message):
     reason: str
     def __init__(self, nonce: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class Position(_message.Message):
+    __slots__ = ("epoch", "step")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    step: int
+    def __init__(self, epoch: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
+
 class Heartbeat(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("at",)
+    AT_FIELD_NUMBER: _ClassVar[int]
+    at: Position
+    def __init__(self, at: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
+
+class Started(_message.Message):
+    __slots__ = ("start",)
+    START_FIELD_NUMBER: _ClassVar[int]
+    start: str
+    def __init__(self, start: _Optional[str] = ...) -> None: ...
 
 class Close(_message.Message):
     __slots__ = ()
@@ -313,10 +335,12 @@ class Draining(_message.Message):
     def __init__(self, retry_after_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Fenced(_message.Message):
-    __slots__ = ("by",)
+    __slots__ = ("by", "message")
     BY_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
     by: str
-    def __init__(self, by: _Optional[str] = ...) -> None: ...
+    message: str
+    def __init__(self, by: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Journal(_message.Message):
     __slots__ = ("run",)

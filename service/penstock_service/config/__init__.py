@@ -120,7 +120,13 @@ class Settings(BaseSettings):
     pool_bytes: Size = Field(default=GiB, ge=MiB, description="most bytes of the rows that the pool stands for")
     refill_below: float = Field(default=0.75, gt=0, lt=1, description="share of the pool below which it is refilled")
     max_sessions: int = Field(default=256, ge=1, le=65536, description="most sessions at a time; more are refused")
-    grace: float = Field(default=20.0, ge=0, description="seconds that streams have to finish after SIGTERM")
+    grace: float = Field(default=20.0, ge=0, description="seconds after SIGTERM within which the server has ended")
+    missing_after: float = Field(
+        default=30.0, gt=0, description="seconds after which a rank that is not there is said to be missing"
+    )
+    lagging_after: float = Field(
+        default=30.0, gt=0, description="seconds behind the front rank from which a rank is said to lag"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log line shown"
     )

@@ -80,6 +80,16 @@ class Feed(Protocol):
         """
         ...
 
+    async def explain(self, step: int, all_ranks: bool) -> pa.RecordBatch:
+        """Where the rows of `step` of this epoch come from (`batch.explain.SCHEMA`); it must not lie behind.
+
+        The feed has moved there then, and is of no use for delivery.
+
+        Raises:
+            InvalidRequest: the epoch ends before it, with how many steps it has.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Opening:
@@ -97,3 +107,4 @@ class Opening:
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice
     step_bytes: float = 0.0  # about what a step of this rank has
     notes: tuple[str, ...] = ()  # what the user should know
+    started: Callable[[str], None] = lambda start: None  # the client, which had only looked, takes its first step

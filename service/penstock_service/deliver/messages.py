@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1 import frames as framing
-from penstock_service.core.errors import ServiceError
+from penstock_service.core.errors import Fenced, ServiceError
 from penstock_service.core.feed import U8, Bundle, EpochEnd, Opening
 from penstock_service.deliver.transport import Offer
 
@@ -83,6 +83,8 @@ def heartbeat() -> bytes:
 
 
 def error(problem: ServiceError) -> bytes:
+    if isinstance(problem, Fenced):
+        return _bytes(pb.ServerMessage(fenced=pb.Fenced(by=problem.by, message=str(problem))))
     message = pb.Error(code=problem.code, message=str(problem), retryable=problem.retryable)
     return _bytes(pb.ServerMessage(error=message))
 

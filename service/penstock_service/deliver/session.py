@@ -14,6 +14,7 @@ from functools import partial
 from typing import Final
 
 from penstock_proto.v1.credit import Ledger
+from penstock_service.core.errors import ServiceError
 from penstock_service.core.feed import Bundle, EpochEnd, Opening, ordinary
 from penstock_service.core.status import SessionState, SessionStatus
 from penstock_service.deliver import messages
@@ -24,6 +25,8 @@ Write = Callable[[bytes], Awaitable[None]]
 PROOF_WITHIN: Final = 10.0  # seconds
 FILLING_EVERY: Final = 0.5  # seconds between two words to a client that waits for rows
 HEARTBEAT_EVERY: Final = 5.0  # seconds of silence after which the client is told that we live
+RETRY_AFTER_MS: Final = 1000  # how long clients of a server that drains should hold
+END_WITHIN: Final = 5.0  # seconds that a client has to take the bundle in hand and the reason
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +95,8 @@ class Session:
         self._totals = totals
         self._write = write
         self._credit_came = asyncio.Event()
-        self._draining: str | None = None
+        self._last_word: bytes | None = None  # what the client is told after the bundle in hand
+        self.must_go = asyncio.Event()  # set when the session ends whether the client listens or not
         self._began = time.monotonic()
         self._state: SessionState = "filling"
         self._waited = {"credit": 0.0, "rows": 0.0}
@@ -100,6 +104,8 @@ class Session:
         self._done_steps = 0  # those whose credit came back
         self._epoch_ends: deque[int] = deque()  # steps sent before each end of an epoch that the user has not reached
         self._epoch, self._step = opening.cursor.epoch, opening.cursor.step
+        self._taken = self._epoch, self._step  # where the trainer is, as it last said
+        self._moved = self._began
         self._sent_rows = self._sent_bytes = self._sent_steps = 0
 
     # -- events -------------------------------------------------------------------------------------------------
@@ -118,22 +124,42 @@ class Session:
                 self.transport = "shm"
             else:
                 _log.info("session %s: no shared memory: %s", self.who.session, reason or "the proof is wrong")
-                self._let_slots_go()
+                self.let_slots_go()
         self._proof.set()
 
     def drain(self, reason: str) -> None:
         """Finish the bundle in hand, then tell the client to come back later."""
-        self._draining = reason
-        self._credit_came.set()
+        self._end_with(messages.draining(RETRY_AFTER_MS, reason))
+
+    def end(self, problem: ServiceError) -> None:
+        """Finish the bundle in hand, then tell the client why nothing follows. One that does not listen (it may be
+        stopped, with its network buffers full) learns it when it comes back."""
+        self._end_with(messages.error(problem))
+        asyncio.get_running_loop().call_later(END_WITHIN, self.must_go.set)
+
+    def started(self, start: str) -> None:
+        """The trainer, which had only looked, takes its first step. Raises a ServiceError if it may not."""
+        self._opening.started(start)
+
+    def at(self, epoch: int, step: int) -> None:
+        """The trainer gets this step next."""
+        if self._taken != (epoch, step):
+            self._taken, self._moved = (epoch, step), time.monotonic()
+
+    def _end_with(self, word: bytes) -> None:
+        if self._last_word is None:
+            self._last_word = word
+            self._credit_came.set()
+            self._proof.set()  # nothing waits for it any more
 
     # -- the route ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send until drained; errors of the feed are the caller's to tell."""
+        """Send until drained or fenced; errors of the feed are the caller's to tell."""
         making: asyncio.Task[Bundle | EpochEnd] | None = None
         try:
             await self._proven()
-            while self._draining is None:
+            while self._last_word is None:
                 if making is None:
                     if not await self._credit_for(self._may_make):
                         break
@@ -152,12 +178,13 @@ class Session:
                 if self._may_make():
                     making = self._make()
                 await self._send(made, slot)
-            await self._write(messages.draining(1000, self._draining or ""))
+            if self._last_word is not None:
+                await self._write(self._last_word)
         finally:
             if making is not None:
                 making.cancel()
                 await asyncio.gather(making, return_exceptions=True)
-            self._let_slots_go()
+            self.let_slots_go()
 
     async def _proven(self) -> None:
         """No payload before it is known whether the client maps the slots."""
@@ -169,7 +196,8 @@ class Session:
         except TimeoutError:
             self.proof(b"", f"no proof came within {PROOF_WITHIN:g} s")
 
-    def _let_slots_go(self) -> None:
+    def let_slots_go(self) -> None:
+        """May be called twice: the session may end before it runs."""
         if self._slots is not None:
             self._slots.close()
             self._slots = None
@@ -203,11 +231,11 @@ class Session:
         self._filling = (rows, of, stage)
 
     async def _wait_for(self, making: "asyncio.Task[Bundle | EpochEnd]") -> Bundle | EpochEnd | None:
-        """The next bundle; tells the client meanwhile what it waits for. None: draining began first."""
+        """The next bundle; tells the client meanwhile what it waits for. None: the session ends first."""
         if not making.done():
             started = time.monotonic()
             self._state = "waiting for rows" if self._sent_steps else "filling"
-            while not making.done() and self._draining is None:
+            while not making.done() and self._last_word is None:
                 await asyncio.wait({making}, timeout=FILLING_EVERY)
                 if not making.done():
                     await self._write(messages.filling(*self._filling))
@@ -218,12 +246,12 @@ class Session:
         return making.result()
 
     async def _credit_for(self, enough: Callable[[], bool]) -> bool:
-        """Wait until there is credit enough; False: draining began first."""
+        """Wait until there is credit enough; False: the session ends first."""
         if enough():
             return True
         started = time.monotonic()
         self._state = "waiting for credit"
-        while not enough() and self._draining is None:
+        while not enough() and self._last_word is None:
             self._credit_came.clear()
             try:
                 async with asyncio.timeout(HEARTBEAT_EVERY):
@@ -266,6 +294,7 @@ class Session:
         return slow and self._waited["rows"] > self._waited["credit"]
 
     def status(self) -> SessionStatus:
+        now = time.monotonic()
         return SessionStatus(
             session=self.who.session,
             job=self.who.job,
@@ -286,8 +315,12 @@ class Session:
             credit_bytes=self._ledger.bytes,
             seconds_waiting_for_credit=self._waited["credit"],
             seconds_waiting_for_rows=self._waited["rows"],
-            seconds_connected=time.monotonic() - self._began,
+            seconds_connected=now - self._began,
             pool_rows=int(self._opening.plan["pool_rows"]),
             target_rows_per_s=self._target,
             below_target=self._below_target(),
+            taken_epoch=self._taken[0],
+            taken_step=self._taken[1],
+            seconds_since_moved=now - self._moved,
+            epoch_steps=self._opening.steps,
         )

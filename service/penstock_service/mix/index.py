@@ -58,7 +58,8 @@ def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> S
     for c, info in infos.items():
         if isinstance(info, DataError):
             units = np.flatnonzero(chunk == c)
-            bad.extend(BadUnit(int(u), f"row {int(stored_row[u])} of the chunk", str(info)) for u in units[:1])
+            lost = [(int(u), int(stored_row[u])) for u in units[:1]]
+            bad.extend(BadUnit(unit, f"row {at} of the chunk", str(info), at) for unit, at in lost)
         elif info.errors or info.dropped:
             units = np.flatnonzero(chunk == c)
             stored = stored_row[units]
@@ -86,4 +87,4 @@ def _errors(units: I64, stored: I64, info: ChunkInfo) -> list[BadUnit]:
     by_row: dict[int, RowError] = {e.row: e for e in info.errors}
     hit = np.flatnonzero(np.isin(stored, np.fromiter(by_row, np.int64, len(by_row))))
     found = [(int(units[i]), by_row[int(stored[i])]) for i in hit]
-    return [BadUnit(unit, error.where, error.reason) for unit, error in found]
+    return [BadUnit(unit, error.where, error.reason, error.row) for unit, error in found]

@@ -54,6 +54,10 @@ class Order(Protocol):
         """Row ids of a segment in their order."""
         ...
 
+    def segment_units(self, epoch: int, segment: int) -> int:
+        """How many row ids those are; asking for them next costs little more."""
+        ...
+
     def entering(self, epoch: int, segment: int) -> list["Entering"]:
         """What comes into the pool just before the segment leaves it."""
         ...
@@ -85,6 +89,7 @@ class MixingPool:
         self._reshuffle = reshuffle
         self._passes = [PassOrder(i, start, seed) for i, start in enumerate(shard_starts)]
         self._waiting: dict[tuple[int, int, int], _Waiting] = {}  # by (epoch, set, cycles waited)
+        self._counted: tuple[int, int, list[_Waiting]] | None = None  # the segment that was counted last
         self._lock = Lock()
         shape = (plan.pool_rows, plan.drain, plan.cycles)
         self._limits = thresholds(*shape)
@@ -116,15 +121,14 @@ class MixingPool:
     @property
     def nbytes(self) -> int:
         """Bytes of what is remembered."""
-        return sum(ids.nbytes + place.nbytes for ids, place in list(self._waiting.values()))
+        counted = self._counted[2] if self._counted is not None else []
+        return sum(ids.nbytes + place.nbytes for ids, place in [*list(self._waiting.values()), *counted])
 
     def segment_rows(self, epoch: int, segment: int) -> U64:
         epoch = epoch if self._reshuffle else 0
         with self._lock:
-            first = max(0, segment - self._plan.cycles + 1)
-            sets = range(first, min(segment, self._schedule.sets - 1) + 1)
-            parts = [self._leaving(epoch, number, segment) for number in sets]
-            self._forget()
+            parts = self._parts(epoch, segment)
+            self._counted = None
         if not parts:
             return np.empty(0, np.uint64)
         ids = np.concatenate([p[0] for p in parts])
@@ -132,9 +136,27 @@ class MixingPool:
         del parts  # of a large pool it is as much again
         return _in_place_order(ids, place)
 
+    def segment_units(self, epoch: int, segment: int) -> int:
+        epoch = epoch if self._reshuffle else 0
+        with self._lock:
+            parts = self._parts(epoch, segment)
+            self._counted = (epoch, segment, parts)
+        return sum(len(ids) for ids, _ in parts)
+
     def forget(self) -> None:
         with self._lock:
             self._waiting.clear()
+            self._counted = None
+
+    def _parts(self, epoch: int, segment: int) -> list[_Waiting]:
+        """Rows of each set that leave with `segment`."""
+        if self._counted is not None and self._counted[:2] == (epoch, segment):
+            return self._counted[2]
+        first = max(0, segment - self._plan.cycles + 1)
+        sets = range(first, min(segment, self._schedule.sets - 1) + 1)
+        parts = [self._leaving(epoch, number, segment) for number in sets]
+        self._forget()
+        return parts
 
     def _leaving(self, epoch: int, number: int, segment: int) -> _Waiting:
         """Rows of set `number` that leave with `segment`; they are handed out once, then made again."""
@@ -206,6 +228,9 @@ class InOrder:
         at = np.arange(first, last, dtype=np.int64)
         source = np.searchsorted(self._edges, at, side="right") - 1
         return (at - self._edges[source]).astype(np.uint64) | (source.astype(np.uint64) << np.uint64(SOURCE_SHIFT))
+
+    def segment_units(self, epoch: int, segment: int) -> int:
+        return max(0, min((segment + 1) * self._drain, self.rows) - min(segment * self._drain, self.rows))
 
     def entering(self, epoch: int, segment: int) -> list[Entering]:  # nothing enters a pool that is by-passed
         return []
