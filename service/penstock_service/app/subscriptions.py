@@ -80,6 +80,7 @@ class Subscriptions:
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
         with ExitStack() as failed:  # what was taken is let go of if the rest is refused
             run: RunSegments | None = None
+            ticket: int | None = None
             segments: SegmentSource
             if looking:
                 journal = await self._runs.look(at, request.branch)
@@ -117,10 +118,14 @@ class Subscriptions:
             step_bytes=view.rows * stream.row_bytes,
             notes=tuple(notes),
             close=held.close,
+            started=lambda start: self._started(request, ticket, start),
             news=lambda: None if run is None else _news(run, view),
             listen=lambda listener: None if run is None else run.listen(listener),
-            started=lambda start: self._agreement.started(request.job, request.name, ticket, check_start(start)),
         )
+
+    def _started(self, request: pb.Open, ticket: int | None, start: str) -> None:
+        if ticket is not None:
+            self._agreement.started(request.job, request.name, ticket, check_start(start))
 
     def _check_step(self, view: View, stream: Stream) -> None:
         """One step of one rank is made in memory at once: it must fit there."""
@@ -135,13 +140,14 @@ class Subscriptions:
     async def _join(
         self, request: pb.Open, view: View, stream: Stream, at: Cursor, held: ExitStack
     ) -> tuple[RunSegments, int]:
-        """The segments of the run that the request belongs to, and the ticket; to be let go of with `held`."""
+        """The segments of the request's run, and its ticket among the ranks; both are let go of with `held`."""
         segments = await self._runs.join(
             *(request.job, request.name, stream, at, request.branch, view.rank, view.world_size)
         )
         held.callback(self._runs.leave, segments)
         run = segments.run.id if at.run else None  # who has no state takes the run that there is
-        ticket = self._agreement.join(request.job, request.name, _claim(request, view, stream, at, run))
+        claim = _claim(request, view, stream, at, run)
+        ticket = self._agreement.join(request.job, request.name, claim)
         held.callback(self._agreement.leave, request.job, request.name, ticket)
         return segments, ticket
 
@@ -177,7 +183,6 @@ def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor, run: str | 
             ("seed", stream.seed),
             ("datasets", tuple(s.reference for s in stream.sources)),
             *((name, readable.get(name, short)) for name, short in stream.fingerprint().items()),
-            ("run (branch=True on all ranks, or on none)", run),
         ),
         here=(
             ("global batch", view.global_batch),
@@ -185,5 +190,6 @@ def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor, run: str | 
             ("steps to skip", named(view.skip)),
             ("on_error", asked.on_error or "fail"),
             ("placeholder", asked.placeholder),
+            ("run (branch=True on all ranks, or on none)", run),
         ),
     )
