@@ -108,8 +108,8 @@ class Receiver:
         self._slots: Slots | None = None
         self._heard = time.monotonic()
         self._pid = os.getpid()
-        self.journal: pb.Journal | None = None  # the latest that was told; holds at once, whatever is queued before it
         self.fenced: Fenced | None = None  # what was received before it is not handed out any more
+        self.journal: pb.Journal | None = None  # the latest that was told; holds at once, whatever is queued before it
 
     def start(self) -> None:
         self._call = self._call_stream(iter(self._requests), metadata=self._metadata)

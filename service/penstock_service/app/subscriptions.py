@@ -89,6 +89,7 @@ class Subscriptions:
         policy = Policy(on_error, await asyncio.to_thread(parse_placeholder, request.view.placeholder, schema))
         with ExitStack() as failed:  # what was taken is let go of if the rest is refused
             run: RunSegments | None = None
+            ticket: int | None = None
             segments: SegmentSource
             if looking:
                 journal = await self._runs.look(at, request.branch)
@@ -134,10 +135,14 @@ class Subscriptions:
             step_bytes=view.rows * stream.row_bytes,
             notes=tuple(notes),
             close=held.close,
+            started=lambda start: self._started(request, ticket, start),
             news=lambda: None if run is None else _news(run, view, policy),
             listen=lambda listener: None if run is None else run.listen(listener),
-            started=lambda start: self._agreement.started(request.job, request.name, ticket, check_start(start)),
         )
+
+    def _started(self, request: pb.Open, ticket: int | None, start: str) -> None:
+        if ticket is not None:
+            self._agreement.started(request.job, request.name, ticket, check_start(start))
 
     def _check_step(self, view: View, stream: Stream) -> None:
         """One step of one rank is made in memory at once: it must fit there."""
@@ -152,13 +157,14 @@ class Subscriptions:
     async def _join(
         self, request: pb.Open, view: View, stream: Stream, at: Cursor, held: ExitStack
     ) -> tuple[RunSegments, int]:
-        """The segments of the run that the request belongs to, and the ticket; to be let go of with `held`."""
+        """The segments of the request's run, and its ticket among the ranks; both are let go of with `held`."""
         segments = await self._runs.join(
             *(request.job, request.name, stream, at, request.branch, view.rank, view.world_size)
         )
         held.callback(self._runs.leave, segments)
         run = segments.run.id if at.run else None  # who has no state takes the run that there is
-        ticket = self._agreement.join(request.job, request.name, _claim(request, view, stream, at, run))
+        claim = _claim(request, view, stream, at, run)
+        ticket = self._agreement.join(request.job, request.name, claim)
         held.callback(self._agreement.leave, request.job, request.name, ticket)
         return segments, ticket
 
@@ -194,7 +200,6 @@ def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor, run: str | 
             ("seed", stream.seed),
             ("datasets", tuple(s.reference for s in stream.sources)),
             *((name, readable.get(name, short)) for name, short in stream.fingerprint().items()),
-            ("run (branch=True on all ranks, or on none)", run),
         ),
         here=(
             ("global batch", view.global_batch),
@@ -202,5 +207,6 @@ def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor, run: str | 
             ("steps to skip", named(view.skip)),
             ("on_error", asked.on_error or "fail"),
             ("placeholder", asked.placeholder),
+            ("run (branch=True on all ranks, or on none)", run),
         ),
     )

@@ -118,6 +118,6 @@ class Opening:
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice
     step_bytes: float = 0.0  # about what a step of this rank has
     notes: tuple[str, ...] = ()  # what the user should know
+    started: Callable[[str], None] = lambda start: None  # the client, which had only looked, takes its first step
     news: Callable[[], News | None] = lambda: None  # what the client must be told before its next bundle; once
     listen: Callable[[Callable[[], None]], None] = lambda listener: None  # calls it back when there is news
-    started: Callable[[str], None] = lambda start: None  # the client, which had only looked, takes its first step
