@@ -455,3 +455,19 @@ def test_ranks_must_agree_to_branch(client: penstock.Client) -> None:
     assert copy.run == ranks[0].run
     for opened in (*ranks, copy):
         opened.close()
+
+
+def test_steps_behind_a_change_are_explained_and_skipped_as_they_come(client: penstock.Client) -> None:
+    with open_stream(client) as stream:
+        got = read(stream, 10)
+        change = stream.set_mixture(NEW)
+        client.quarantine("code", ["0-499"], run=stream.run)
+        state = stream.state_dict()
+        got += rest(stream)
+        late = change.complete_step + 5
+        for step in (3, change.step + 1, late):
+            expected = [i % 100_000 for i in got[step][2]]
+            assert stream.explain(step, 0).table["row"].to_pylist() == expected
+        stream.load_state_dict(state)
+        stream.skip(range(change.step + 2, late))
+        assert rest(stream) == [*got[10 : change.step + 2], *got[late:]]

@@ -102,7 +102,7 @@ class Subscriptions:
                 rows = run.epoch_rows()
             if at.segment >= segments.segments(at.epoch):
                 raise InvalidRequest(
-                    f"the state is in segment {at.segment}, but epoch {at.epoch} of this stream has "
+                    f"the state is in segment {at.segment}, but an epoch of this stream has "
                     f"{segments.segments(at.epoch)}"
                 )
             for source in stream.sources:
