@@ -7,7 +7,6 @@ then another stream is opened at the position: nothing is lost and nothing comes
 import logging
 import os
 import sys
-import time
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -104,7 +103,7 @@ class Puller:
     def ensure_open(self) -> pb.Opened:
         """Connect, if we never did: what the server says of the stream."""
         while self.opened is None:
-            self._advance(time.monotonic())
+            self._advance(self._link.now())
         return self.opened
 
     @property
@@ -118,7 +117,7 @@ class Puller:
 
         Whatever is raised, here or by an interrupt, the position stays that of what was returned.
         """
-        started = time.monotonic()
+        started = self._link.now()
         if self._owed is not None:
             owed, self._owed = self._owed, None
             self._give_back(self._window.done(*owed))
@@ -128,7 +127,7 @@ class Puller:
                 return end
         step = bundle.next()
         self._owed = bundle.credit()
-        self.clock.step(time.monotonic() - started, bundle.last_rows)
+        self.clock.step(self._link.now() - started, bundle.last_rows)
         self.clock.copied = bundle.cutter.copies.bytes
         if self._delivery.max_rows_per_s is not None:
             self._pace(bundle.last_rows / self._delivery.max_rows_per_s)
@@ -158,7 +157,7 @@ class Puller:
         try:
             item = self._receive()
             if isinstance(item, Received):
-                self._open_bundle(item, time.monotonic() - since)
+                self._open_bundle(item, self._link.now() - since)
             elif isinstance(item, pb.EpochEnd):
                 return self._end_epoch(item)
             elif isinstance(item, pb.Opened):
@@ -174,12 +173,12 @@ class Puller:
 
     def _pace(self, seconds: float) -> None:
         """Hold a step back until the steps before it have had their time."""
-        now = time.monotonic()
+        now = self._link.now()
         due = max(now, self._due)
         self._due = due + seconds
         if due > now:
             self.clock.paced += due - now
-            time.sleep(due - now)
+            self._link.sleep(due - now)
 
     def _receive(self) -> Item:
         if self._receiver is None or self._pid != os.getpid():
@@ -212,9 +211,7 @@ class Puller:
         self._pid = os.getpid()
         # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
         memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
-        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata, memory)
-        receiver.start()
-        self._receiver = receiver
+        self._receiver = self._link.open(message, memory)
 
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))
@@ -239,7 +236,7 @@ class Puller:
         if filling.rows > (self.filling.rows if self.filling is not None else 0):
             self._backoff = None  # the server is getting on
         self.filling = filling
-        now = time.monotonic()
+        now = self._link.now()
         if now - self._told > _TELL_EVERY:
             self._told = now
             _log.info("waiting for the server: %s (%d of %d rows ready)", filling.stage, filling.rows, filling.of)
@@ -250,8 +247,11 @@ class Puller:
         if not error.retryable:
             raise error
         if self._backoff is None:
-            limit = self._delivery.reconnect_timeout if self._connected_once else CONNECT_TIMEOUT
-            self._backoff = Backoff(min(limit, self._delivery.reconnect_timeout))
+            limit = self._delivery.reconnect_timeout
+            if not self._connected_once:
+                limit = min(limit, CONNECT_TIMEOUT)
+            link = self._link
+            self._backoff = Backoff(limit, now=link.now, sleep=link.sleep, uniform=link.uniform)
             if self._connected_once:
                 self.clock.reconnects += 1
                 _log.warning("lost the stream, reconnecting: %s", error)
