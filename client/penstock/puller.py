@@ -52,6 +52,7 @@ class Puller:
         self._order, self._share, self._delivery, self._who = order, share, delivery, who
         self._cursor: Cursor | None = None  # of the last thing received, or to go on from
         self._epoch = 0  # where there is no cursor
+        self._last: Cursor | None = None  # after the last step of an epoch
         self._receiver: Receiver | None = None
         self._pid = os.getpid()
         self._cutter: Cutter | None = None
@@ -96,6 +97,7 @@ class Puller:
         """Steps of another size from here on."""
         if global_batch != self._share.global_batch:
             self._leave()
+            self._last = None  # what was too little for a step may be enough for a smaller one
             self._share = replace(self._share, global_batch=global_batch)
 
     # -- pulling ------------------------------------------------------------------------------------------------
@@ -136,7 +138,24 @@ class Puller:
     @property
     def at_end(self) -> bool:
         """Was the last step of an epoch handed out, and its end not told yet?"""
-        return self._bundle is not None and self._bundle.exhausted and self._bundle.header.ends_epoch
+        if self._bundle is not None:
+            return self._bundle.exhausted and self._bundle.header.ends_epoch
+        return self._cursor is not None and self._cursor == self._last
+
+    def past_end(self) -> bool:
+        """Go on to the next epoch, if all steps of this one were handed out; False, and nothing changed, if not.
+
+        Where what was received does not say whether a step follows (rows too few for one may come yet, to be dropped),
+        the server is asked: its answer is kept.
+        """
+        opened = self.opened
+        all_steps = opened is not None and opened.HasField("steps") and self.step == opened.steps
+        if not all_steps and not self.at_end:
+            return False
+        while self._in_hand() is None:
+            if self._advance(self._link.now()) is not None:
+                return True
+        return False
 
     def close(self, join: bool = True) -> None:
         """For good; may be called twice. `join=False` from a finalizer."""
@@ -146,8 +165,15 @@ class Puller:
     def _in_hand(self) -> Cutting | None:
         """The bundle being cut, if it has a step left."""
         if self._bundle is not None and self._bundle.exhausted:
-            self._cursor, self._bundle = self._bundle.cursor(), None
+            self._put_down()
         return self._bundle
+
+    def _put_down(self) -> None:
+        """Let go of the bundle in hand; the position stays, also that it is the end of an epoch."""
+        last = self.at_end
+        self._cursor, self._bundle = self.cursor(), None
+        if last:
+            self._last = self._cursor
 
     def _advance(self, since: float) -> pb.EpochEnd | None:
         """Take what comes next. The end of an epoch is returned; a bundle is then in hand; else nothing changed yet.
@@ -297,4 +323,4 @@ class Puller:
     def _leave(self) -> None:
         """Drop what is under way and in hand; the position stays."""
         self._drop_receiver()
-        self._cursor, self._bundle = self.cursor(), None
+        self._put_down()

@@ -125,6 +125,7 @@ class Trainer:
             assert not said
         elif said:
             assert f"left at step {self.at.step}" in str(said[0].message)
+            assert self._next() is not None, f"an epoch that was read to its last step begins again, at {self.at}"
             self.at = Position(self.at.epoch, 0, 0)
         else:
             assert self._next() is None, f"the loop went on to another epoch from {self.at}"
@@ -140,7 +141,11 @@ class Trainer:
 
     def set_epoch(self, epoch: int) -> None:
         self._leave_loop()
-        self.stream.set_epoch(epoch)
+        try:
+            self.stream.set_epoch(epoch)
+        except (RetryableError, KeyboardInterrupt):
+            self._skip_told_end()
+            return
         if epoch != self.at.epoch:
             self.at, self._loaded = Position(epoch, 0, 0), False
         elif not self._loaded:
