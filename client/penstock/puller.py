@@ -120,9 +120,7 @@ class Puller:
         Whatever is raised, here or by an interrupt, the position stays that of what was returned.
         """
         started = self._link.now()
-        if self._owed is not None:
-            owed, self._owed = self._owed, None
-            self._give_back(self._window.done(*owed))
+        self._done_with_step()
         while (bundle := self._in_hand()) is None:
             end = self._advance(started)
             if end is not None:
@@ -152,6 +150,7 @@ class Puller:
         all_steps = opened is not None and opened.HasField("steps") and self.step == opened.steps
         if not all_steps and not self.at_end:
             return False
+        self._done_with_step()
         while self._in_hand() is None:
             if self._advance(self._link.now()) is not None:
                 return True
@@ -309,6 +308,12 @@ class Puller:
         self.clock.epoch(end)
         self._give_back(self._window.flush())  # the next epoch's steps may be short of credit
         return end
+
+    def _done_with_step(self) -> None:
+        """The user asks for more: the credit of the last step goes back."""
+        if self._owed is not None:
+            owed, self._owed = self._owed, None
+            self._give_back(self._window.done(*owed))
 
     def _give_back(self, credits_due: tuple[int, int] | None) -> None:
         if credits_due is not None and self._receiver is not None:

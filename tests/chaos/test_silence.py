@@ -23,7 +23,7 @@ from tests.running import Running
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
 
-KEEPALIVE = 30.0  # seconds until either end notices: proto/penstock_proto/v1/channel.py
+KEEPALIVE = 40.0  # seconds until either end notices: proto/penstock_proto/v1/channel.py
 LONG = KEEPALIVE + 10
 WISH = {"seed": 3, "pool_rows": 1500, "prefetch": 4}
 NAMES = ("undisturbed", "holds the GIL", "is stopped", "half-open", "half-open for good")

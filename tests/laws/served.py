@@ -113,6 +113,7 @@ class Golden:
         self._order = stream.order()
         self._stream = stream
         self._epochs: dict[int, list[int]] = {}
+        self.filtered = stream.may_drop
 
     def epoch(self, number: int) -> list[int]:
         if number not in self._epochs:

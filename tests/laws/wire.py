@@ -19,7 +19,7 @@ from penstock.receiver import SILENCE, Item, Memory, Receiver
 from penstock_proto.v1 import data_pb2 as pb
 from tests.laws.virtual import VirtualLoop
 
-KEEPALIVE = 30.0  # seconds until either end notices that the other is gone
+KEEPALIVE = 40.0  # seconds until either end notices that the other is gone
 PATIENCE = 600.0  # seconds of waiting for an item after which a history has found a hang
 
 Handler = Callable[["Call"], Coroutine[Any, Any, None]]
