@@ -66,7 +66,7 @@ class Proxy:
         return self._do(lambda: self._end_all(reset=True))
 
     def reset_after(self, size: int) -> None:
-        """Reset the next connection to pass so many more bytes to its client: in the middle of a message, most likely."""
+        """Reset the next connection to pass so many more bytes to its client: most likely in the middle of a message."""
         self._do(lambda: setattr(self, "_reset_after", size))
 
     def half_open(self) -> None:
@@ -85,7 +85,12 @@ class Proxy:
 
     def refuse(self) -> None:
         """End all connections, and every new one at once."""
-        self._do(lambda: (setattr(self, "_refusing", True), self._end_all(reset=True)))
+
+        def close() -> None:
+            self._refusing = True
+            self._end_all(reset=True)
+
+        self._do(close)
 
     def trickle(self, rate: float | None) -> None:
         """At most so many bytes per second to each client; None: as fast as it goes."""
@@ -121,7 +126,7 @@ class Proxy:
         self._open = asyncio.Event()
         self._open.set()
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.target = "127.0.0.1:{}".format(self._listener.sockets[0].getsockname()[1])
+        self.target = f"127.0.0.1:{self._listener.sockets[0].getsockname()[1]}"
 
     async def _stop(self) -> None:
         assert self._listener is not None

@@ -1,4 +1,4 @@
-"""What goes silent for longer than keepalive waits: trainers that are stopped or hold the GIL, networks that say nothing.
+"""What is silent for longer than keepalive waits: trainers that are stopped or hold the GIL, networks gone quiet.
 
 All of it happens at once, since it is mostly waiting; each test then looks at one of them.
 """
@@ -21,11 +21,11 @@ from tests.chaos.trainer import Found, Job, read
 from tests.faults import Proxy
 from tests.running import Running
 
-pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240), pytest.mark.xdist_group("silence")]
 
 KEEPALIVE = 40.0  # seconds until either end notices: proto/penstock_proto/v1/channel.py
 LONG = KEEPALIVE + 10
-WISH = {"seed": 3, "pool_rows": 1500, "prefetch": 4}
+WISH: dict[str, Any] = {"seed": 3, "pool_rows": 1500, "prefetch": 4}
 NAMES = ("undisturbed", "holds the GIL", "is stopped", "half-open", "half-open for good")
 
 
@@ -67,7 +67,8 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
             stream.close()
         trainers = {name: job(server, proxies, folder, name) for name in NAMES}
         processes = {name: trainer.start() for name, trainer in trainers.items()}
-        stack.callback(lambda: [process.kill() for process in processes.values()])
+        for process in processes.values():
+            stack.callback(process.kill)
         assert wait_for(lambda: all(len(read(t.file).steps) > 10 for t in trainers.values()), 30)
         began = time.monotonic()
         for proxy in proxies.values():

@@ -10,7 +10,6 @@ import random
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any

@@ -17,7 +17,6 @@ from penstock_service.core.channel import Counters
 from penstock_service.core.chunk import ChunkInfo, ChunkValue, pack_rows
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.plan import PoolDefaults, PoolWish
-from penstock_service.core.segment import Hold
 from penstock_service.deliver.data import DataService
 from penstock_service.deliver.session import Limits
 from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT
@@ -74,7 +73,7 @@ class MemoryChunks(InMemory):
     async def lease(self, dataset: DatasetVersion, chunks: Sequence[int]) -> InMemoryLease:
         return Counted(self, {chunk: self._value(dataset, chunk).rows for chunk in chunks})
 
-    def hold(self, dataset: DatasetVersion) -> Hold:
+    def hold(self, dataset: DatasetVersion) -> InMemoryLease:
         return Counted(self, {})
 
 

@@ -1,8 +1,8 @@
 """Histories of one server, some trainers and a network that breaks, in memory and on a virtual clock.
 
 Everything from `Stream` down to the mixing pool is the real code; the wire, the clock and the chunks are not. Whatever
-happens, in any order: every rank gets exactly the steps that the one order says, and nothing is left when all have gone.
-HISTORIES says how many histories are tried (`make chaos` asks for more); a failing one is printed as a program, with the
+happens, in any order: every rank gets exactly the steps that the one order says, and nothing is left when all are gone.
+HISTORIES says how many histories are tried (`make chaos` asks for more); a failing one is printed as a program, with a
 blob that shows it again.
 """
 
@@ -310,7 +310,7 @@ class Histories(RuleBasedStateMachine):
 
 
 def test_whatever_happens_every_rank_gets_its_steps_once_and_nothing_is_left() -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Histories,
         settings=settings(
             max_examples=HISTORIES,
@@ -321,3 +321,32 @@ def test_whatever_happens_every_rank_gets_its_steps_once_and_nothing_is_left() -
             suppress_health_check=list(HealthCheck),
         ),
     )
+
+
+def history(order: Order, last: str, rows: int, shards: list[list[int]]) -> Histories:
+    """One rank, one dataset, the smallest window: for histories written by hand."""
+    made = Histories()
+    made.begin(
+        ([shards], order), chance=0, last=last, limits=Limits(64, 1, 40), window=(1, 1), room=1, slow=0.0,
+        row_ids=False, world=1, rows=rows,
+    )  # fmt: skip
+    return made
+
+
+def test_an_epoch_whose_end_was_interrupted_does_not_begin_again() -> None:
+    """Found by the machine: Ctrl-C while the end was told, then the loop anew: the same epoch came again."""
+    made = history(Order(["0"], pool_rows=3, refill_below=0.0), "short", 2, [[3]])
+    made.press_ctrl_c(after=3)
+    made.read_to_the_end(rank=0)
+    made.begin_again(rank=0)
+    assert made.of(0).at.epoch == 1
+    made.teardown()
+
+
+def test_the_last_credit_goes_back_before_the_end_is_asked_for() -> None:
+    """Found by the machine: with a window of one step, who asked whether the epoch had ended waited for ever."""
+    made = history(Order(["0"], pool_rows=1, refill_below=0.0), "short", 1, [[1]])
+    made.get_batch(rank=0)
+    made.begin_again(rank=0)
+    assert made.of(0).at.epoch == 1
+    made.teardown()

@@ -39,7 +39,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         # A little more: rounding must never leave a timer a hair away for ever.
         self._seconds += seconds + 1e-9
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(  # type: ignore[override] # theirs says more of the arguments
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
         done: asyncio.Future[Any] = self.create_future()
         settle: Callable[[Any], None] = done.set_result
         try:

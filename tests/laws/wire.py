@@ -1,6 +1,6 @@
 """The wire in memory: the server's own handler at one end, the client's own receiver at the other, faults between.
 
-Messages are the bytes that gRPC would carry. What the kernels and HTTP/2 buffer is `room` messages; a writer beyond that
+Messages are the bytes that gRPC would carry. What the kernels and HTTP/2 buffer is `room` messages; who writes more
 waits. A cut loses messages from the end of what is under way; a half-open call carries nothing more in either direction
 until keepalive notices.
 """
@@ -141,7 +141,8 @@ class MemoryReceiver(Receiver):
         self._first = message
 
     def start(self) -> None:
-        self.call = self._call = self._requests = self._network.call()
+        self.call = self._call = self._network.call()
+        self._requests = self.call  # type: ignore[assignment] # it takes what is said, like theirs
         self.call.say(pb.ClientMessage(open=self._first))
         self._heard = self._network.loop.time()
 

@@ -15,8 +15,8 @@ MAX_CONTROL_BYTES: Final = 64 << 20
 _KEEPALIVE_MS: Final = 20_000
 _KEEPALIVE_TIMEOUT_MS: Final = 10_000
 _PING_TIMEOUT_MS: Final = 20_000
-"""What ends a silent connection: measured with grpcio 1.85, where keepalive_timeout alone left it to the 60 s that a ping
-may take by default. Not less: the answer to a ping queues behind the data on a slow link."""
+"""What ends a silent connection: measured with grpcio 1.85, where keepalive_timeout alone left it to the 60 s that a
+ping may take by default. Not less: the answer to a ping queues behind the data on a slow link."""
 
 _BOTH: Final[Options] = [
     ("grpc.max_receive_message_length", MAX_CONTROL_BYTES),
