@@ -66,7 +66,7 @@ class Proxy:
         return self._do(lambda: self._end_all(reset=True))
 
     def reset_after(self, size: int) -> None:
-        """Reset the next connection to pass so many more bytes to its client: most likely in the middle of a message."""
+        """Reset the next connection to pass so many more bytes to its client: most likely within a message."""
         self._do(lambda: setattr(self, "_reset_after", size))
 
     def half_open(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from penstock.subscription import Delivery, Order, Share
 from penstock.world import World
@@ -216,6 +216,14 @@ class Histories(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         """Nobody reads: a trainer computes, writes a checkpoint, or is stopped."""
         self.loop.run_for(seconds)
+
+    @invariant()
+    def no_session_has_more_credit_than_its_window(self) -> None:
+        steps, size = self.delivery.prefetch, self.delivery.prefetch_bytes
+        for session in self.server.data._sessions.values() if self.server is not None else ():
+            ledger = session._ledger
+            assert ledger.steps + ledger.outstanding_steps == steps, ledger
+            assert ledger.bytes + ledger.outstanding_bytes == size, ledger
 
     # -- the end ------------------------------------------------------------------------------------------------
 
