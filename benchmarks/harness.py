@@ -19,9 +19,11 @@ PACKAGES = ("penstock", "grpcio", "pyarrow", "numpy", "torch")
 
 
 @contextlib.contextmanager
-def server(folder: Path, datasets: Sequence[Path], *flags: str) -> Iterator[tuple[psutil.Process, str]]:
+def server(
+    folder: Path, datasets: Sequence[Path], *flags: str, grpc: str = "127.0.0.1:0"
+) -> Iterator[tuple[psutil.Process, str]]:
     """A server of `datasets` with its state and store in `folder`; gives its process and target."""
-    command = [sys.executable, "-m", "penstock_service", "serve", *map(str, datasets), "--grpc", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "penstock_service", "serve", *map(str, datasets), "--grpc", grpc]
     command += ["--http", "127.0.0.1:0", "--state-dir", str(folder / "state"), "--store-dir", str(folder / "store")]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, stderr=log, text=True)

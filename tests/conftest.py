@@ -38,15 +38,28 @@ def store(_endpoint: str) -> "ObjectStore":
     return made
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests marked `both_transports` run with shared memory and without."""
+    if "over" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_transports"):
+        metafunc.parametrize("over", ["shm", "grpc"], indirect=True)
+
+
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def over(request: pytest.FixtureRequest) -> str:
+    """How the bundles of `serve`'s servers travel."""
+    return str(getattr(request, "param", "shm"))
+
+
+@pytest.fixture
+def serve(tmp_path: Path, over: str) -> Iterator[Serve]:
     """Start servers: `serve(path, ..., "--flag", value)`; they are gone when the test ends."""
     started: list[Running] = []
 
     def start(*arguments: Any, folder: str = "server") -> Running:
         words = [str(a) for a in arguments]
         flags = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
-        running = Running(tuple(words[:flags]), tmp_path / folder, tuple(words[flags:]))
+        wire = ["--shared-memory", "off"] if over == "grpc" else []
+        running = Running(tuple(words[:flags]), tmp_path / folder, (*words[flags:], *wire))
         started.append(running)
         return running.start()
 

@@ -143,3 +143,19 @@ def test_every_error_of_the_client_is_in_the_guide_with_whether_it_is_retryable(
 def test_every_number_of_a_profile_is_in_the_guide() -> None:
     told = set(re.findall(r"`(\w+)`", CLIENT.read_text(encoding="utf-8").partition("## Who is slow?")[2]))
     assert set(Profile(Clock())) <= told
+
+
+def test_the_tests_that_show_the_rules_of_purity_are_there() -> None:
+    named = 0
+    file = ""
+    for part, name in re.findall(
+        r"`([\w/.]*?)(?:::(test_\w+))?`", (ROOT / "docs" / "purity.md").read_text(encoding="utf-8")
+    ):
+        file = part if part.endswith(".py") else file
+        if part.endswith(".py"):
+            assert (ROOT / "tests" / part).is_file(), f"there is no tests/{part}"
+        if name:
+            text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+            assert f"def {name}(" in text, f"tests/{file} has no {name}"
+            named += 1
+    assert named > 25

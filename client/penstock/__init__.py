@@ -15,11 +15,13 @@ from penstock.errors import (
     CursorMismatch,
     DataError,
     DatasetNotFound,
+    Fenced,
     InvalidRequest,
     OrderChanged,
     PenstockError,
     PermanentError,
     ProtocolMismatch,
+    RanksDisagree,
     ResourceExhausted,
     RetryableError,
     ServerDraining,
@@ -28,6 +30,7 @@ from penstock.errors import (
     SourceChanged,
     SourceUnreadable,
 )
+from penstock.explanation import Explanation
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
 from penstock.stream import Stream
 
@@ -44,11 +47,14 @@ __all__ = [
     "DatasetInfo",
     "DatasetNotFound",
     "DiscoveredChild",
+    "Explanation",
+    "Fenced",
     "InvalidRequest",
     "OrderChanged",
     "PenstockError",
     "PermanentError",
     "ProtocolMismatch",
+    "RanksDisagree",
     "ResourceExhausted",
     "RetryableError",
     "ServerDraining",

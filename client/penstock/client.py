@@ -11,8 +11,20 @@ from penstock.errors import InvalidRequest
 from penstock.link import Link
 from penstock.registry import Registry
 from penstock.rows import StoredRows
-from penstock.stream import Stream, client_name
-from penstock.subscription import Datasets, Delivery, Last, Layout, Order, Share, Start, Until, WeightBy, global_batch
+from penstock.stream import Stream
+from penstock.subscription import (
+    Datasets,
+    Delivery,
+    Last,
+    Layout,
+    Order,
+    Share,
+    Start,
+    Transport,
+    Until,
+    WeightBy,
+    global_batch,
+)
 from penstock.world import detect_job, detect_world
 
 DEFAULT_TARGET: Final = "127.0.0.1:7400"
@@ -118,6 +130,7 @@ class Client(Registry):
         sparse: Mapping[str, int] | None = None,
         layout: Layout = "columns",
         unified_memory: bool | None = None,
+        transport: Transport = "auto",
         name: str | None = None,
         reconnect_timeout: float = 60.0,
     ) -> Stream:
@@ -149,6 +162,8 @@ class Client(Registry):
             layout: "columns": a batch is a dict of tensors. "rows": it is a list of dicts, one per row.
             unified_memory: for MLX: arrays of 256 KiB and more share memory with what was received instead of being
                 copied. Default: where Metal is; see docs/mlx.md.
+            transport: "auto": shared memory where the server is on this host, else gRPC; "grpc": always gRPC. Which it
+                is, and why, is in `profile()`.
             max_rows: the most rows an epoch has, over all ranks; for a first try of something.
             weight_by: what a dataset's share is measured in where no weights are given: "rows" (so that all end
                 together), "shards" or "bytes".
@@ -194,11 +209,12 @@ class Client(Registry):
             sparse=dict(sparse or {}),
             layout=layout,
             unified_memory=unified_memory,
+            transport=transport,
             reconnect_timeout=reconnect_timeout,
             max_rows_per_s=max_rows_per_s,
         )
         name = name or f"{'+'.join(n for n, _ in order.sources())}#{next(self._streams)}"
-        return Stream(self._link, order, share, delivery, detect_job(self._job).id, name, client_name())
+        return Stream(self._link, order, share, delivery, detect_job(self._job), name)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """Cuts bundles into steps: what a step holds, which of its rows are data, where the trainer stands after it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -15,6 +15,7 @@ from penstock.tensors import BundleConverter, OpenBundle, plan_columns
 from penstock.tensors.output import load_output
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
+from penstock_proto.v1.skips import skipped_from
 
 Rows = list[dict[str, Any]]
 Step: TypeAlias = Batch | pa.RecordBatch | Rows
@@ -52,8 +53,10 @@ class Cutter:
         self._wrap_mask = load_output(delivery.output).wrap if delivery.output != "arrow" else None
 
     def open(self, item: Received, at: Cursor) -> "Cutting":
-        """A bundle that begins at `at`."""
+        """A bundle that begins at `at`, or behind the steps that are skipped there."""
         header = item.header
+        if skipped := skipped_from(at.skip, at.epoch, at.step):
+            at = replace(at, step=at.step + skipped, segment=header.segment, taken=header.taken)
         if (header.epoch, header.first_step) != (at.epoch, at.step):
             raise ServerError(
                 f"expected step {at.step} of epoch {at.epoch}, the server sent step {header.first_step} of epoch "

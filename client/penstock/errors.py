@@ -10,13 +10,15 @@ PenstockError                       text: what, where, how many, and what to do 
 │   ├── OrderChanged                something recomputed differs from what was sent before
 │   ├── DataError                   rows that cannot be parsed or do not fit the schema
 │   ├── SourceChanged               the files are not those of the dataset version
+│   ├── Fenced                      another process has taken this rank of the job over
 │   ├── ConversionError             a column cannot become a tensor: its name, its type, the cures
 │   └── ServerError                 a bug in the server, or an error this client does not know yet
 └── RetryableError                  may work later, or elsewhere
     ├── ServerUnavailable           nobody listens there, or the connection was lost
     ├── ServerDraining              the server is shutting down
     ├── SourceUnreadable            reading failed; says nothing about the bytes
-    └── ResourceExhausted           the server has no room for another session now
+    ├── ResourceExhausted           the server has no room for another session now
+    └── RanksDisagree               ranks of the job ask for different things: what differs, and between whom
 """
 
 from typing import ClassVar, Final
@@ -72,6 +74,10 @@ class SourceChanged(PermanentError):
     """The files are no longer those of the dataset version."""
 
 
+class Fenced(PermanentError):
+    """Another process has taken this rank of the job over; the text names it. This one gets no more steps."""
+
+
 class ConversionError(PermanentError):
     """A column cannot become a tensor; the text names the column, its type and the cures."""
 
@@ -87,6 +93,8 @@ class ServerUnavailable(RetryableError):
 class ServerDraining(RetryableError):
     """The server is shutting down and takes nobody new."""
 
+    retry_after: float = 0.0  # seconds that the server asks to wait
+
 
 class SourceUnreadable(RetryableError):
     """Reading a source failed after its retries; says nothing about the bytes."""
@@ -94,6 +102,11 @@ class SourceUnreadable(RetryableError):
 
 class ResourceExhausted(RetryableError):
     """The server has no room now; the text says what is short."""
+
+
+class RanksDisagree(RetryableError):
+    """Ranks of the job ask for different things, or begin at different states; the text says which. Tried again for
+    ten seconds, because the others may be those of a job that is just ending."""
 
 
 _BY_CODE: Final[dict[str, type[PenstockError]]] = {
@@ -107,6 +120,8 @@ _BY_CODE: Final[dict[str, type[PenstockError]]] = {
     codes.SOURCE_CHANGED: SourceChanged,
     codes.SOURCE_UNREADABLE: SourceUnreadable,
     codes.RESOURCE_EXHAUSTED: ResourceExhausted,
+    codes.RANKS_DISAGREE: RanksDisagree,
+    codes.FENCED: Fenced,
     codes.UNAVAILABLE: ServerUnavailable,
     codes.INTERNAL: ServerError,
 }

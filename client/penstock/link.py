@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from penstock.errors import PenstockError, ServerUnavailable, from_wire
-from penstock.receiver import Memory, Receiver
+from penstock.receiver import Memory, Receiver, Where
 from penstock_proto.v1 import channel as settings
 from penstock_proto.v1 import data_pb2 as pb
 
@@ -41,9 +41,9 @@ class Link:
                 self._pid = os.getpid()
             return self._channel
 
-    def open(self, message: pb.Open, memory: Memory | None = None) -> Receiver:
-        """Begin a session; its bundles are received into `memory`."""
-        receiver = Receiver(self.channel(), message, self.target, self.metadata, memory)
+    def open(self, message: pb.Open, where: Where, memory: Memory | None = None) -> Receiver:
+        """Begin a session; its bundles are received into `memory`. `where`: the step that the trainer gets next."""
+        receiver = Receiver(self.channel(), message, self.target, self.metadata, where, memory)
         receiver.start()
         return receiver
 

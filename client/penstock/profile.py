@@ -29,6 +29,7 @@ class Clock:
     paced: float = 0.0  # seconds held back by max_rows_per_s
     copied: int = 0  # bytes copied to make tensors of what was received
     transport: str = "not connected"
+    transport_reason: str = ""
     waits_by: dict[str, float] = field(default_factory=lambda: {"storage": 0.0, "mixing": 0.0, "wire": 0.0})
 
     def step(self, waited: float, rows: int) -> None:
@@ -90,6 +91,7 @@ class Profile(Mapping[str, float | int | str]):
             "paced_s": clock.paced,
             "target_rows_per_s": clock.target_rows_per_s,
             "transport": clock.transport,
+            "transport_reason": clock.transport_reason,
         }
 
     def __getitem__(self, key: str) -> float | int | str:

@@ -7,13 +7,22 @@ then another stream is opened at the position: nothing is lost and nothing comes
 import logging
 import os
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import pyarrow as pa
 
 from penstock.cutting import Cutter, Cutting, Step
-from penstock.errors import InvalidRequest, PenstockError, ServerError, ServerUnavailable
+from penstock.errors import (
+    Fenced,
+    InvalidRequest,
+    PenstockError,
+    RanksDisagree,
+    ServerDraining,
+    ServerError,
+    ServerUnavailable,
+)
+from penstock.identity import Identity, client_name
 from penstock.link import Link, nobody_there
 from penstock.profile import Clock
 from penstock.receiver import Item, Received, Receiver
@@ -24,21 +33,12 @@ from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
 from penstock_proto.v1.cursor import Cursor
+from penstock_proto.v1.skips import Skips, skipped_from
 
 CONNECT_TIMEOUT: Final = 10.0
 _TELL_EVERY: Final = 5.0  # seconds between log lines while waiting for rows
 
 _log = logging.getLogger("penstock")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """Who pulls: which ranks belong together, which stream of theirs, and which object of which process."""
-
-    job: str
-    name: str
-    token: str
-    client: str
 
 
 class Puller:
@@ -52,7 +52,8 @@ class Puller:
         self._order, self._share, self._delivery, self._who = order, share, delivery, who
         self._cursor: Cursor | None = None  # of the last thing received, or to go on from
         self._epoch = 0  # where there is no cursor
-        self._last: Cursor | None = None  # after the last step of an epoch
+        self._left_at_end = False  # with no bundle in hand: are we between the last step of an epoch and its end?
+        self._force = False  # the cursor is taken even if it is of another stream
         self._receiver: Receiver | None = None
         self._pid = os.getpid()
         self._cutter: Cutter | None = None
@@ -61,6 +62,10 @@ class Puller:
         self._owed: tuple[int, int] | None = None  # credits of the step that the user still works on
         self._backoff: Backoff | None = None
         self._connected_once = False
+        self._start: str | None = None  # where the first step was taken, for the server to compare; None: none yet
+        self._agreed = False  # a session was opened from there
+        self._let_in = -1  # the process in which a session was opened
+        self._fenced: Fenced | None = None
         self._told = 0.0  # when the log last said what we wait for
         self.closed = False
         self._due = 0.0  # when the next step may be handed out, where that is paced
@@ -91,13 +96,32 @@ class Puller:
         if cursor is not None and here == cursor and self._pid == os.getpid():
             return
         self._leave()
-        self._cursor, self._epoch = cursor, epoch
+        self._cursor, self._epoch, self._left_at_end = cursor, epoch, False
+
+    def load(self, epoch: int, cursor: Cursor | None, skip: Skips, force: bool) -> None:
+        """Go on at a saved position, with the steps that were to be skipped there."""
+        self.skip(skip)
+        self.seek(epoch, cursor)
+        self._force = force and self._receiver is None
+
+    @property
+    def skipped(self) -> Skips:
+        return self._share.skip
+
+    def skip(self, skip: Skips) -> None:
+        """The steps to be passed over from here on; what is under way is dropped where they change."""
+        if skip != self._share.skip:
+            self._leave()
+            self._share = replace(self._share, skip=skip)
+            if self._cursor is not None:
+                self._cursor = replace(self._cursor, skip=skip)
 
     def resize(self, global_batch: int) -> None:
         """Steps of another size from here on."""
         if global_batch != self._share.global_batch:
             self._leave()
-            self._last = None  # what was too little for a step may be enough for a smaller one
+            if self._share.last == "drop":
+                self._left_at_end = False  # what was too little for a step may be enough for a smaller one
             self._share = replace(self._share, global_batch=global_batch)
 
     # -- pulling ------------------------------------------------------------------------------------------------
@@ -120,6 +144,7 @@ class Puller:
         Whatever is raised, here or by an interrupt, the position stays that of what was returned.
         """
         started = self._link.now()
+        self._begin()
         self._done_with_step()
         while (bundle := self._in_hand()) is None:
             end = self._advance(started)
@@ -136,9 +161,9 @@ class Puller:
     @property
     def at_end(self) -> bool:
         """Was the last step of an epoch handed out, and its end not told yet?"""
-        if self._bundle is not None:
-            return self._bundle.exhausted and self._bundle.header.ends_epoch
-        return self._cursor is not None and self._cursor == self._last
+        if self._bundle is None:
+            return self._left_at_end
+        return self._bundle.exhausted and bool(self._bundle.header.ends_epoch)
 
     def past_end(self) -> bool:
         """Go on to the next epoch, if all steps of this one were handed out; False, and nothing changed, if not.
@@ -150,6 +175,7 @@ class Puller:
         all_steps = opened is not None and opened.HasField("steps") and self.step == opened.steps
         if not all_steps and not self.at_end:
             return False
+        self._begin()
         self._done_with_step()
         while self._in_hand() is None:
             if self._advance(self._link.now()) is not None:
@@ -157,9 +183,29 @@ class Puller:
         return False
 
     def close(self, join: bool = True) -> None:
-        """For good; may be called twice. `join=False` from a finalizer."""
+        """For good; may be called twice, the position stays. `join=False` from a finalizer."""
         self.closed = True
         self._drop_receiver(join=join)
+        self._put_down()
+
+    def _where(self) -> tuple[int, int]:
+        """The epoch and step that come next. Asked by other threads too."""
+        bundle, cursor = self._bundle, self._cursor
+        if bundle is not None:
+            return int(bundle.header.epoch), int(bundle.header.first_step) + bundle.done
+        return (cursor.epoch, cursor.step) if cursor is not None else (self._epoch, 0)
+
+    def _begin(self) -> None:
+        """What every step needs: that nobody fenced us, and that the server knows where we began."""
+        if self._receiver is not None and self._receiver.fenced is not None:
+            self._fenced = self._receiver.fenced
+        if self._fenced is not None:
+            self._drop_receiver()
+            raise Fenced(str(self._fenced))
+        if self._start is None:
+            self._start = self._who.begin(self._epoch, self.cursor())
+            if self._receiver is not None and self._pid == os.getpid():
+                self._receiver.started(self._start)
 
     def _in_hand(self) -> Cutting | None:
         """The bundle being cut, if it has a step left."""
@@ -169,10 +215,8 @@ class Puller:
 
     def _put_down(self) -> None:
         """Let go of the bundle in hand; the position stays, also that it is the end of an epoch."""
-        last = self.at_end
+        self._left_at_end = self.at_end
         self._cursor, self._bundle = self.cursor(), None
-        if last:
-            self._last = self._cursor
 
     def _advance(self, since: float) -> pb.EpochEnd | None:
         """Take what comes next. The end of an epoch is returned; a bundle is then in hand; else nothing changed yet.
@@ -217,8 +261,19 @@ class Puller:
     def _connect(self) -> None:
         if self.closed:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
-        cursor = self._cursor
-        message = pb.Open(
+        if self._fenced is not None:
+            raise Fenced(str(self._fenced))
+        message = self.open_message(self._cursor)
+        self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
+        self._owed = None
+        self._pid = os.getpid()
+        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
+        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
+        self._receiver = self._link.open(message, self._where, memory)
+
+    def open_message(self, cursor: Cursor | None) -> pb.Open:
+        """What a session that goes on at `cursor` is opened with."""
+        return pb.Open(
             protocol=PROTOCOL,
             stream=self._order.message(),
             view=self._share.message(),
@@ -227,16 +282,13 @@ class Puller:
             job=self._who.job,
             name=self._who.name,
             token=self._who.token,
-            transports=["grpc"],
+            start=self._start or "",
+            reopened=self._let_in == os.getpid(),
+            transports=["grpc"] if self._delivery.transport == "grpc" else ["shm", "grpc"],
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
-            client=self._who.client,
+            client=client_name(),
+            force=self._force,
         )
-        self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
-        self._owed = None
-        self._pid = os.getpid()
-        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
-        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
-        self._receiver = self._link.open(message, memory)
 
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))
@@ -249,13 +301,18 @@ class Puller:
                 "begin a new stream"
             )
         self.opened = opened
+        self._let_in = os.getpid()
+        self._agreed = self._start is not None
         self._cursor = Cursor.from_json(opened.cursor)
-        self.clock.transport = opened.transport
-        if not self._connected_once:
+        self.clock.transport, self.clock.transport_reason = opened.transport, opened.transport_reason
+        if not self._connected_once or self._force:
             for note in opened.notes:
                 _log.warning("%s", note)
-            _log.info("connected to %s (%s): plan %s", self._link.target, opened.server, opened.plan)
-        self._connected_once = True
+            _log.info(
+                "connected to %s (%s) over %s (%s): plan %s",
+                *(self._link.target, opened.server, opened.transport, opened.transport_reason, opened.plan),
+            )
+        self._connected_once, self._force = True, False
 
     def _tell_filling(self, filling: pb.Filling) -> None:
         if filling.rows > (self.filling.rows if self.filling is not None else 0):
@@ -269,19 +326,28 @@ class Puller:
     def _failed(self, error: PenstockError) -> None:
         """The stream broke. Permanent errors are raised; else wait a little, then the next receive reconnects."""
         self._drop_receiver()
+        if isinstance(error, Fenced):
+            self._fenced = error
         if not error.retryable:
             raise error
+        disagree = isinstance(error, RanksDisagree)
+        if disagree:
+            self._let_in = -1  # judged anew
         if self._backoff is None:
-            limit = self._delivery.reconnect_timeout
-            if not self._connected_once:
-                limit = min(limit, CONNECT_TIMEOUT)
-            link = self._link
+            brief = disagree or not self._connected_once
+            limit = CONNECT_TIMEOUT if brief else self._delivery.reconnect_timeout
+            limit, link = min(limit, self._delivery.reconnect_timeout), self._link
             self._backoff = Backoff(limit, now=link.now, sleep=link.sleep, uniform=link.uniform)
-            if self._connected_once:
+            if disagree:
+                _log.warning("%s; trying again for %.0f s", error, self._backoff.deadline)
+            elif self._connected_once:
                 self.clock.reconnects += 1
                 _log.warning("lost the stream, reconnecting: %s", error)
-        if not self._backoff.pause():
+        if not self._backoff.pause(error.retry_after if isinstance(error, ServerDraining) else 0.0):
             backoff, self._backoff = self._backoff, None
+            if disagree and not self._agreed:
+                self._start = None  # another state may be loaded now
+                self._who.forget_begin()
             if not self._connected_once and isinstance(error, ServerUnavailable):
                 raise nobody_there(self._link.target, str(error))
             raise type(error)(f"{error}; gave up after {backoff.attempts} attempts in {backoff.seconds:.0f} s")
@@ -298,12 +364,13 @@ class Puller:
 
     def _end_epoch(self, end: pb.EpochEnd) -> pb.EpochEnd:
         cursor = self._cursor
-        if cursor is None or (end.epoch, end.steps) != (cursor.epoch, cursor.step):
+        skipped = skipped_from(cursor.skip, cursor.epoch, cursor.step) if cursor is not None else 0
+        if cursor is None or end.epoch != cursor.epoch or not 0 <= end.steps - cursor.step <= skipped:
             raise ServerError(
                 f"the server ended epoch {end.epoch} after {end.steps} steps, but this side is at "
                 f"{'no step yet' if cursor is None else f'step {cursor.step} of epoch {cursor.epoch}'}: a bug"
             )
-        self._backoff = None
+        self._backoff, self._left_at_end = None, False
         self._cursor = cursor.next_epoch()
         self.clock.epoch(end)
         self._give_back(self._window.flush())  # the next epoch's steps may be short of credit

@@ -16,7 +16,8 @@ import grpc
 import numpy as np
 import numpy.typing as npt
 
-from penstock.errors import PenstockError, ServerDraining, ServerError, ServerUnavailable, from_wire
+from penstock.errors import Fenced, PenstockError, ServerDraining, ServerError, ServerUnavailable, from_wire
+from penstock.slots import Slots
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1 import frames
 
@@ -36,6 +37,7 @@ Item = pb.Opened | pb.Filling | pb.EpochEnd | Received | PenstockError
 
 
 Memory = Callable[[int], npt.NDArray[np.uint8]]
+Where = Callable[[], tuple[int, int]]  # the epoch and step that the trainer gets next
 
 
 def _ordinary(size: int) -> npt.NDArray[np.uint8]:
@@ -45,14 +47,22 @@ def _ordinary(size: int) -> npt.NDArray[np.uint8]:
 class _Requests:
     """What the client says, as the iterator that gRPC wants. Ends when told so."""
 
-    def __init__(self, first: pb.ClientMessage) -> None:
+    def __init__(self, first: pb.ClientMessage, where: Where) -> None:
         self._queue: SimpleQueue[pb.ClientMessage | None] = SimpleQueue()
         self._queue.put(first)
+        self._where: Where | None = where
 
     def say(self, message: pb.ClientMessage) -> None:
         self._queue.put(message)
 
+    def at(self) -> pb.Position | None:
+        if self._where is None:
+            return None
+        epoch, step = self._where()
+        return pb.Position(epoch=epoch, step=step)
+
     def end(self) -> None:
+        self._where = None  # it leads back to who holds us
         self._queue.put(None)
 
     def __iter__(self) -> Iterator[pb.ClientMessage]:
@@ -62,7 +72,7 @@ class _Requests:
         try:
             message = self._queue.get(timeout=HEARTBEAT_EVERY)
         except Empty:
-            return pb.ClientMessage(heartbeat=pb.Heartbeat())
+            return pb.ClientMessage(heartbeat=pb.Heartbeat(at=self.at()))
         if message is None:
             raise StopIteration
         return message
@@ -77,6 +87,7 @@ class Receiver:
         open_message: pb.Open,
         target: str,
         metadata: tuple[tuple[str, str], ...],
+        where: Where,
         memory: Memory | None = None,
     ):
         """`memory`: where bundles are received into; None: where NumPy puts them."""
@@ -86,7 +97,7 @@ class Receiver:
             request_serializer=pb.ClientMessage.SerializeToString,
             response_deserializer=None,
         )
-        self._requests = _Requests(pb.ClientMessage(open=open_message))
+        self._requests = _Requests(pb.ClientMessage(open=open_message), where)
         self._target = target
         self._metadata = metadata
         self._items: deque[Item] = deque()
@@ -97,8 +108,10 @@ class Receiver:
         self._call: Any = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._slots: Slots | None = None
         self._heard = time.monotonic()
         self._pid = os.getpid()
+        self.fenced: Fenced | None = None  # what was received before it is not handed out any more
 
     def start(self) -> None:
         self._call = self._call_stream(iter(self._requests), metadata=self._metadata)
@@ -122,7 +135,12 @@ class Receiver:
         return not self._items
 
     def credit(self, steps: int, size: int) -> None:
-        self._requests.say(pb.ClientMessage(credit=pb.Credit(steps=steps, bytes=size)))
+        slots = self._slots.returned() if self._slots is not None else []
+        credit = pb.Credit(steps=steps, bytes=size, slots=slots, at=self._requests.at())
+        self._requests.say(pb.ClientMessage(credit=credit))
+
+    def started(self, start: str) -> None:
+        self._requests.say(pb.ClientMessage(started=pb.Started(start=start)))
 
     def close(self, join: bool = True) -> None:
         """End the stream and its thread; what was received and not taken is dropped.
@@ -140,6 +158,7 @@ class Receiver:
         self._call.cancel()
         if join and self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
+        self._slots = None  # unmapped with the last tensor, not with the next garbage collection
         with self._came:
             self._items.clear()
             self._items.append(ServerUnavailable("the stream was closed"))
@@ -173,6 +192,9 @@ class Receiver:
         kind = decoded.WhichOneof("kind")
         if kind != "bundle":
             return self._take_control(kind, decoded)
+        if decoded.bundle.HasField("slot"):
+            self._put(Received(decoded.bundle, self._in_slot(decoded.bundle)))
+            return True
         self._header, self._filled = decoded.bundle, 0
         self._body = self._memory(decoded.bundle.body_bytes)
         return True
@@ -195,15 +217,41 @@ class Receiver:
             return False
         if kind == "draining":
             reason = message.draining.reason or "no reason given"
-            self._put(ServerDraining(f"{self._target} is shutting down: {reason}"))
+            draining = ServerDraining(f"{self._target} is shutting down: {reason}")
+            draining.retry_after = message.draining.retry_after_ms / 1000
+            self._put(draining)
+            return False
+        if kind == "fenced":
+            self.fenced = Fenced(message.fenced.message or f"another process has this rank now: {message.fenced.by}")
+            self._put(self.fenced)
             return False
         if kind == "opened":
+            self._map_slots(message.opened)
             self._put(message.opened)
         elif kind == "filling":
             self._put(message.filling)
         elif kind == "epoch_end":
             self._put(message.epoch_end)
         return True  # a heartbeat, or something newer than this client: nothing to do
+
+    def _map_slots(self, opened: pb.Opened) -> None:
+        """Map what the server offers and prove it; where that fails it goes on over gRPC, and `opened` says why."""
+        if not opened.HasField("slots"):
+            return
+        offer = opened.slots
+        try:
+            self._slots = Slots(offer.path, offer.count, offer.slot_bytes)
+        except (OSError, ValueError) as error:
+            reason = f"the client cannot map {offer.path}: {error}"
+            opened.transport, opened.transport_reason = "grpc", reason
+            self._requests.say(pb.ClientMessage(proof=pb.Proof(reason=reason)))
+        else:
+            self._requests.say(pb.ClientMessage(proof=pb.Proof(nonce=self._slots.nonce)))
+
+    def _in_slot(self, bundle: pb.Bundle) -> npt.NDArray[np.uint8]:
+        if self._slots is None:
+            raise ServerError(f"{self._target} sent a bundle in shared memory that is not mapped: a bug in the server")
+        return self._slots.body(bundle.slot, bundle.body_bytes)
 
     def _put(self, item: Item) -> None:
         with self._came:

@@ -27,14 +27,18 @@ class Backoff:
     def __post_init__(self) -> None:
         self._began = self.now()
 
-    def pause(self) -> bool:
-        """Sleep before the next attempt; False (at once) when the deadline is over."""
+    def pause(self, at_least: float = 0.0) -> bool:
+        """Sleep before the next attempt; False (at once) when the deadline is over.
+
+        Args:
+            at_least: seconds that the other side asked for.
+        """
         self.attempts += 1
         left = self.deadline - self.seconds
         if left <= 0:
             return False
         wait = self.uniform(0, min(self.cap, self.base * 2 ** min(self.attempts, 16)))
-        self.sleep(min(left, wait))
+        self.sleep(min(left, at_least + wait))
         return True
 
     @property

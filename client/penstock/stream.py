@@ -1,25 +1,26 @@
 """A stream as a training script sees it: iterate for an epoch, save and load its state, ask it who is slow."""
 
 import json
-import os
 import sys
-import uuid
 import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any, Self
 
 import pyarrow as pa
 
 from penstock.errors import InvalidRequest, PenstockError
+from penstock.identity import Identity
+from penstock.inspection import Inspection
 from penstock.link import Link
 from penstock.profile import Clock, Profile
-from penstock.puller import Identity, Puller
+from penstock.puller import Puller
 from penstock.subscription import Delivery, Order, Share
+from penstock.world import Job
 from penstock_proto.v1 import data_pb2 as pb
-from penstock_proto.v1.cursor import BadCursor, Cursor
+from penstock_proto.v1.cursor import BadCursor, Cursor, read_skip
+from penstock_proto.v1.skips import skipped_below
 
 STATE_VERSION = 1
 
@@ -34,22 +35,21 @@ class EpochSampler:
         self._stream.set_epoch(epoch)
 
 
-class Stream:
+class Stream(Inspection):
     """One rank's view of a dataset or a mixture. Made by `Client.stream`; nothing is sent before it is used.
 
     `iter(stream)` begins epoch `stream.epoch` at its start, or at a loaded state (once). One iterator lives at a time.
     A batch is a `Batch`: a dict of tensors (`output="arrow"`: a `pyarrow.RecordBatch`).
     """
 
-    def __init__(self, link: Link, order: Order, share: Share, delivery: Delivery, job: str, name: str, client: str):
+    def __init__(self, link: Link, order: Order, share: Share, delivery: Delivery, job: Job, name: str):
         self._link, self._order, self._share, self._delivery = link, order, share, delivery
-        self._job, self._name, self._client = job, name, client
+        self._job, self._name = job, name
         self._restart()
 
     def _restart(self) -> None:
         self._clock = Clock()
-        # Random, not derived: the token tells this object from every other one that claims the same rank.
-        who = Identity(self._job, self._name, uuid.uuid4().hex, self._client)
+        who = Identity(self._job, self._name, self.rank, self._share.replica)
         self._puller = Puller(self._link, self._order, self._share, self._delivery, who, self._clock)
         self._loaded = False  # a state waits for the next iterator
         self._again = False  # the epoch we are in was asked for by name: the next iterator begins it
@@ -117,7 +117,7 @@ class Stream:
         return int(opened.rows) if opened.HasField("rows") else None
 
     def __len__(self) -> int:
-        """Steps of a whole epoch. Connects.
+        """Steps that the whole of the epoch `stream.epoch` gives: those skipped in it do not count. Connects.
 
         Raises:
             TypeError: the number cannot be known beforehand.
@@ -125,7 +125,7 @@ class Stream:
         opened = self._puller.ensure_open()
         if not opened.HasField("steps"):
             raise TypeError("the number of steps is not known before the epoch has been read: filters decide it")
-        return int(opened.steps)
+        return int(opened.steps) - skipped_below(self._puller.skipped, self.epoch, int(opened.steps))
 
     # -- iterating ----------------------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ class Stream:
         """
         delivery = replace(self._delivery, layout="rows")
         name = f"{self._name}/rows"
-        with Stream(self._link, self._order, self._share, delivery, self._job, name, self._client) as own:
+        with Stream(self._link, self._order, self._share, delivery, self._job, name) as own:
             own.set_epoch(self.epoch)
             for rows in own:
                 yield from rows
@@ -256,18 +256,28 @@ class Stream:
     def state_dict(self) -> dict[str, Any]:
         """The position after what was received: small, JSON, to be kept in the trainer's own checkpoint."""
         cursor = self._puller.cursor()
-        return {
+        state: dict[str, Any] = {
             "penstock": STATE_VERSION,
             "epoch": self.epoch,
             "cursor": json.loads(cursor.to_json()) if cursor is not None else None,
         }
+        if cursor is None and self._puller.skipped:
+            state["skip"] = [list(part) for part in self._puller.skipped]
+        return state
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, force: bool = False) -> None:
         """Go on where `state_dict` was taken, on any world size and batch size: the next iterator begins there.
+
+        Steps to be skipped are those of the state; skip further ones afterwards.
+
+        Args:
+            force: go on at the position of a state of another stream too (other weights, a newer dataset version). It
+                is read against this stream, and nothing is promised: rows may be missed or come again. What differs is
+                logged as a warning.
 
         Raises:
             InvalidRequest: not a state of a Penstock stream. A state of another stream is refused by the server, with
-                what differs, when the next iterator begins.
+                what differs, when the next iterator begins (`CursorMismatch`).
         """
         found = state.get("penstock") if isinstance(state, Mapping) else None
         if found != STATE_VERSION:
@@ -277,10 +287,11 @@ class Stream:
         try:
             cursor = None if state["cursor"] is None else Cursor.from_json(json.dumps(state["cursor"]))
             epoch = int(state["epoch"])
+            skip = cursor.skip if cursor is not None else read_skip(state.get("skip", []))
         except (BadCursor, KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the state is damaged: {error}") from error
         self._end_live()
-        self._puller.seek(epoch, cursor)
+        self._puller.load(epoch, cursor, skip, force)
         self._loaded, self._again = True, False
 
     # -- the rest -----------------------------------------------------------------------------------------------
@@ -310,7 +321,7 @@ class Stream:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickles without its connection: the copy begins where this one is."""
-        kept = ("_link", "_order", "_share", "_delivery", "_job", "_name", "_client")
+        kept = ("_link", "_order", "_share", "_delivery", "_job", "_name")
         return {**{name: self.__dict__[name] for name in kept}, "_state": self.state_dict()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -346,8 +357,3 @@ class _Epoch(Iterator[Any]):
             self._puller = None
             raise StopIteration
         return step
-
-
-def client_name() -> str:
-    """Name, version and process for the server's log."""
-    return f"penstock {version('penstock')}, pid {os.getpid()}"

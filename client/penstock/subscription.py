@@ -9,12 +9,14 @@ from penstock.tensors import Nulls
 from penstock.tensors.output import OUTPUTS
 from penstock.world import World
 from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1.skips import Skips
 
 Last = Literal["short", "drop", "pad", "wrap"]
 Start = Literal["ramp", "full"]
 Until = Literal["all", "first", "repeat"]
 WeightBy = Literal["rows", "shards", "bytes"]
 Layout = Literal["columns", "rows"]
+Transport = Literal["auto", "grpc"]
 Datasets = str | Sequence[str] | Mapping[str, float]
 
 
@@ -86,6 +88,7 @@ class Share:
     replica: int = 0
     row_ids: bool = False
     target_rows_per_s: float = 0.0
+    skip: Skips = ()  # steps that no rank gets
 
     def __post_init__(self) -> None:
         _one_of("last", self.last, get_args(Last))
@@ -114,6 +117,7 @@ class Share:
             text=self.text,
             row_ids=self.row_ids,
             target_rows_per_s=self.target_rows_per_s,
+            skip=[pb.StepRange(epoch=epoch, begin=begin, end=end) for epoch, begin, end in self.skip],
         )
 
 
@@ -162,6 +166,7 @@ class Delivery:
     sparse: Mapping[str, int] = field(default_factory=dict)
     layout: Layout = "columns"
     unified_memory: bool | None = None
+    transport: Transport = "auto"
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout):
@@ -169,6 +174,7 @@ class Delivery:
         if self.layout == "rows" and (self.pin_memory or self.device is not None):
             raise InvalidRequest('pin_memory and device are for layout="columns": a list of rows has no one tensor')
         _one_of("output", self.output, OUTPUTS)
+        _one_of("transport", self.transport, get_args(Transport))
         _one_of("nulls", self.nulls, get_args(Nulls))
         if self.reconnect_timeout < 0:
             raise InvalidRequest(f"reconnect_timeout={self.reconnect_timeout}: must be 0 or more seconds")

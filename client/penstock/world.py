@@ -21,6 +21,7 @@ Env = Mapping[str, str]
 
 # SLURM numbers steps that nobody started with srun from the top of 32 bits down: batch script, extern, interactive.
 _FIRST_SPECIAL_STEP: Final = 0xFFFFFFF0
+FRESH: Final = "fresh: no launcher found"  # origin of a job that is this process alone
 _LOOPBACK: Final = ("127.", "localhost", "::1", "[::1]")
 
 
@@ -100,7 +101,12 @@ def detect_job(explicit: str | None = None, env: Env | None = None) -> Job:
     if _slurm_step(env) is not None and env.get("SLURM_JOB_ID"):
         cluster = env.get("SLURM_CLUSTER_NAME", "")
         return Job(f"slurm:{cluster}:{env['SLURM_JOB_ID']}.{env['SLURM_STEP_ID']}", "SLURM job and step")
-    return Job(_fresh_id(os.getpid()), "fresh: no launcher found")
+    return fresh_job()
+
+
+def fresh_job() -> Job:
+    """A job of this process alone."""
+    return Job(_fresh_id(os.getpid()), FRESH)
 
 
 def _from_torch(_env: Env) -> World | None:

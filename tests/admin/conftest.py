@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import pyarrow as pa
 import pytest
 
+from penstock_proto.v1 import data_pb2
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.core.channel import Bound
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
@@ -13,7 +14,9 @@ from penstock_service.core.declaration import Declaration, check_task
 from penstock_service.core.difference import Difference, ShardChange
 from penstock_service.core.discovery import Child, Discovery
 from penstock_service.core.errors import InvalidRequest, NotFound
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.job import JobStatus, JobStreamStatus, RankStatus
+from penstock_service.core.quality import Quality
+from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 
 
 def a_version(name: str, path: str, description: str = "", tags: tuple[str, ...] = ()) -> DatasetVersion:
@@ -62,13 +65,29 @@ A_SESSION = SessionStatus(
     seconds_connected=3.0,
 )
 
+A_QUALITY = Quality(
+    epoch=2,
+    segments=8,
+    of_segments=8,
+    window=4096,
+    windows=31,
+    shards=60.0,
+    shards_ideal=80.0,
+    adjacent=0.05,
+    adjacent_ideal=0.01,
+    rank_correlation=0.02,
+)
+
 SOME_NUMBERS = Numbers(
     rows_sent={"titanic": 384},
-    bytes_sent=4096,
+    bytes_sent={"grpc": 4096},
     steps_sent=12,
     bundles_sent=3,
-    sessions=1,
+    sessions={"grpc": 1},
     sessions_total=2,
+    ranks_missing=3,
+    ranks_lagging=2,
+    steps_behind_max=40,
     stage_seconds={"read": 0.5},
     wait_seconds={"credit": 1.5},
     errors={"NotFound": 2},
@@ -80,6 +99,64 @@ SOME_NUMBERS = Numbers(
     workers=2,
     workers_restarted=1,
     loop_lag_seconds=0.002,
+    mixed={"titanic": A_QUALITY},
+)
+
+A_STREAM = StreamStatus(
+    datasets=("titanic@v1",),
+    seed=7,
+    shuffle=True,
+    pool_rows=2000,
+    drain=500,
+    cycles=16,
+    rows=8000,
+    segments=8,
+    sessions=1,
+    mixing_bytes=512,
+    qualities=(A_QUALITY,),
+)
+
+A_RANK = RankStatus(
+    rank=0,
+    replica=0,
+    connected=True,
+    missing=False,
+    state="waiting for credit",
+    seconds=61.4,
+    client="penstock 0.1.0, pid 7 on gpu1",
+    epoch=1,
+    step=1200,
+    rows_per_s=5120.0,
+    steps_behind=0,
+    seconds_behind=0.0,
+    lagging=False,
+    stalled=False,
+)
+SOME_JOBS = (
+    JobStatus(
+        "run-17",
+        (
+            JobStreamStatus(
+                name="train",
+                datasets=("titanic@v1",),
+                world_size=3,
+                epoch=1,
+                step=1200,
+                rows_per_s=5120.0,
+                missing=(2,),
+                lagging=(1,),
+                ranks=(
+                    A_RANK,
+                    replace(
+                        A_RANK, rank=1, step=1160, steps_behind=40, seconds_behind=35.2, lagging=True, stalled=True
+                    ),
+                    replace(
+                        A_RANK, rank=2, connected=False, missing=True, state="missing", steps_behind=None, client=""
+                    ),
+                ),
+            ),
+        ),
+    ),
 )
 
 SOME_INFORMATION = ServerInformation(
@@ -112,6 +189,7 @@ class SmallOperations:
     fault: Exception | None = None  # raised by whatever is asked next
     said: Declaration | None = None  # at the last registration
     in_use: tuple[str, ...] = ()
+    asked: tuple[data_pb2.Open, int, int | None, bool] | None = None  # by the last explain
 
     def checks(self) -> dict[str, bool]:
         return self.passing
@@ -154,8 +232,22 @@ class SmallOperations:
     async def discover(self) -> Discovery:
         return SOME_DISCOVERY
 
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
+        if self.fault is not None:
+            raise self.fault
+        self.asked = (request, step, epoch, all_ranks)
+        row = {"rank": 0, "place": 0, "valid": True, "source": 0, "dataset": "titanic", "version": "v1"}
+        row |= {"split": "train", "shard": "0.csv", "shard_row": 3, "row": 3, "segment": 0, "unit": 1, "bad": None}
+        return pa.RecordBatch.from_pylist([row])
+
     def sessions(self) -> list[SessionStatus]:
         return [A_SESSION]
+
+    def streams(self) -> list[StreamStatus]:
+        return [A_STREAM, replace(A_STREAM, shuffle=False, qualities=())]
+
+    def jobs(self) -> tuple[JobStatus, ...]:
+        return SOME_JOBS
 
     def numbers(self) -> Numbers:
         return self.now

@@ -111,6 +111,13 @@ def test_what_is_asked_for_wrongly_ends_with_2(arguments: list[str], message: st
     assert captured.out == ""
 
 
+def test_jobs_are_printed_for_people_and_for_programs(address: str, capsys: Output) -> None:
+    assert main(never, ["jobs", "--http", address]) == 0
+    assert "missing: 2 of the 3 ranks of run-17, train" in capsys.readouterr().out
+    assert main(never, ["jobs", "--http", address, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["jobs"][0]["streams"][0]["lagging"] == [1]
+
+
 def raising(error: Exception) -> int:
     def serve(settings: Settings) -> int:
         raise error

@@ -181,6 +181,17 @@ def test_sessions_and_information(operations: "SmallOperations") -> None:
     assert (information["version"], information["pid"], information["capabilities"]) == ("0.1.0", 42, ["grpc"])
 
 
+def test_jobs_name_who_is_missing_and_who_is_behind(operations: "SmallOperations") -> None:
+    (job,) = ask(operations, "GET", "/api/v1/jobs").json()["jobs"]
+    (stream,) = job["streams"]
+    assert (job["job"], stream["name"], stream["missing"], stream["lagging"]) == ("run-17", "train", [2], [1])
+    assert [(r["rank"], r["connected"], r["steps_behind"], r["stalled"]) for r in stream["ranks"]] == [
+        (0, True, 0, False),
+        (1, True, 40, True),
+        (2, False, None, False),
+    ]
+
+
 def test_openapi_is_there_and_no_page_that_needs_a_cdn(operations: "SmallOperations") -> None:
     api = ask(operations, "GET", "/openapi.json").json()
     assert {"/api/v1/datasets", "/api/v1/datasets/{name}", "/api/v1/sessions", "/api/v1/info", "/readyz"} <= set(

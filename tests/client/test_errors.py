@@ -16,6 +16,8 @@ KNOWN = [
     (codes.SOURCE_CHANGED, errors.SourceChanged),
     (codes.SOURCE_UNREADABLE, errors.SourceUnreadable),
     (codes.RESOURCE_EXHAUSTED, errors.ResourceExhausted),
+    (codes.RANKS_DISAGREE, errors.RanksDisagree),
+    (codes.FENCED, errors.Fenced),
     (codes.UNAVAILABLE, errors.ServerUnavailable),
     (codes.INTERNAL, errors.ServerError),
 ]

@@ -11,7 +11,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from penstock.subscription import Order
-from penstock_service.app.jobs import Seeds
+from penstock_service.app.seeds import Seeds
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.core.channel import Counters
 from penstock_service.core.chunk import ChunkInfo, ChunkValue, pack_rows
@@ -19,6 +19,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.plan import PoolDefaults, PoolWish
 from penstock_service.deliver.data import DataService
 from penstock_service.deliver.session import Limits
+from penstock_service.deliver.transport import Transports
 from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT
 from penstock_service.mix.stream import Stream, StreamWish, settle
 from penstock_service.transform.chain import parse
@@ -138,7 +139,8 @@ class Server:
 
     def __init__(self, given: Given) -> None:
         self.subscriptions = Subscriptions(given.lookup, given.chunks, given.seeds, DEFAULTS, 1 << 30, (), Counters())
-        self.data = DataService(self.subscriptions.open, given.limits, 1000, "in memory")
+        transports = Transports(shared_memory=False, bundle_bytes=given.limits.bundle_bytes)
+        self.data = DataService(self.subscriptions.open, given.limits, transports, 1000, "in memory")
 
     async def handler(self, call: Call) -> None:
         await self.data._stream(None, call)
@@ -148,7 +150,7 @@ class Server:
         found = {
             "sessions": len(self.data.sessions()),
             "openings": self.data._opening,
-            "claims": len(self.subscriptions._agreement._claims),
+            "claims": len(self.subscriptions._agreement._rounds),
             "readers": len(self.subscriptions._readers),
             "bytes of segments and pools": self.subscriptions.nbytes,
         }

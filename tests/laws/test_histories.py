@@ -7,6 +7,7 @@ blob that shows it again.
 """
 
 import asyncio
+import itertools
 import os
 import random
 import sys
@@ -17,11 +18,18 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from penstock.subscription import Delivery, Order, Share
 from penstock.world import World
-from penstock_service.app.jobs import Seeds
+from penstock_service.app.seeds import Seeds
 from penstock_service.deliver.session import Limits
 from tests.laws.served import Given, Golden, MemoryChunks, Server, tasks_of
 from tests.laws.test_feeds import dataset
@@ -34,6 +42,7 @@ STEPS = int(os.environ.get("HISTORY_STEPS", "30"))
 RECONNECT = 20.0  # seconds
 
 _SEEDS: list[Seeds] = []
+_JOBS = itertools.count()
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -111,7 +120,7 @@ class Histories(RuleBasedStateMachine):
         self.link = MemoryLink(self.network, dice.uniform)
         self.delivery = Delivery("numpy", *window, reconnect_timeout=RECONNECT)
         self.last, self.row_ids = last, row_ids
-        self.jobs = 0
+        self.jobs = -1
         self.saved = [START]
         self.got: dict[tuple[Any, int, int], dict[int, list[int]]] = {}
         self.trainers: list[Trainer] = []
@@ -134,6 +143,7 @@ class Histories(RuleBasedStateMachine):
     def get_batch(self, rank: int) -> None:
         self.of(rank).get_batch(None)
 
+    @precondition(lambda self: self.all_began())
     @rule(rank=ranks)
     def begin_again(self, rank: int) -> None:
         self.of(rank).begin_again()
@@ -142,10 +152,12 @@ class Histories(RuleBasedStateMachine):
     def save(self, rank: int) -> None:
         self.saved = [*self.saved[-5:], self.of(rank).save()]
 
+    @precondition(lambda self: self.all_began())
     @rule(rank=ranks, which=st.integers(0, 5))
     def load(self, rank: int, which: int) -> None:
         self.of(rank).load(self.saved[which % len(self.saved)])
 
+    @precondition(lambda self: self.all_began())
     @rule(rank=ranks, epoch=st.integers(0, 3))
     def set_epoch(self, rank: int, epoch: int) -> None:
         self.of(rank).set_epoch(epoch)
@@ -161,6 +173,7 @@ class Histories(RuleBasedStateMachine):
             old.stream.close()
         number = self.trainers.index(old)
         self.trainers[number] = self.open(old.share, saved)
+        self.trainers[number].began = old.began
         del old
 
     @rule(world=st.integers(1, 4), rows=sizes, which=st.integers(0, 5), politely=st.booleans())
@@ -268,6 +281,10 @@ class Histories(RuleBasedStateMachine):
         calls = [c for c in self.network.calls if c.lost is None]
         return calls[which % len(calls)] if calls else None
 
+    def all_began(self) -> bool:
+        """Did every rank take its first step? A job's ranks must take it at one place; later they may go apart."""
+        return len(self.trainers) == 1 or all(trainer.began for trainer in self.trainers)
+
     def interrupted(self) -> bool:
         return self.network.interrupt_after is None
 
@@ -296,13 +313,13 @@ class Histories(RuleBasedStateMachine):
     def open_all(self, world: int, rows: int, saved: Saved) -> None:
         if self.last == "drop" and world * rows > self.shortest():
             world = rows = 1  # an epoch without a step is refused
-        self.jobs += 1  # a job that ends abruptly may have sessions left: the next one is another
+        self.jobs = next(_JOBS)  # a job that ends abruptly may have sessions left: the next one is another
         for rank in range(world):
             share = Share(World(rank, world, "drawn"), world * rows, self.last, row_ids=self.row_ids)
             self.trainers.append(self.open(share, saved))
 
     def open(self, share: Share, saved: Saved) -> Trainer:
-        job = f"job {self.jobs}"
+        job = f"job {self.jobs}"  # never twice in this process: it is remembered where a job began
         return Trainer(self.link, self.given.order, share, self.delivery, job, self.golden, saved)
 
     def note(self, trainer: Trainer) -> None:

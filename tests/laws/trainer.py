@@ -9,7 +9,7 @@ from typing import Any
 from penstock.errors import RetryableError
 from penstock.stream import Stream
 from penstock.subscription import Delivery, Order, Share
-from penstock.world import World
+from penstock.world import Job, World
 from tests.laws.served import Golden
 from tests.laws.wire import MemoryLink
 
@@ -68,8 +68,9 @@ class Trainer:
         self.share = share
         self.batch = share.global_batch
         self.at = at.at
+        self.began = False  # took a step of its job, with this stream or one before it
         self.received: list[tuple[Position, int, list[int]]] = []  # position, rows of the step over all ranks, data
-        self.stream = Stream(link, order, share, delivery, job, "s", "model")
+        self.stream = Stream(link, order, share, delivery, Job(job, "drawn"), "s")
         if at is not START:
             self.stream.load_state_dict(json.loads(at.state))
         self._loaded = at is not START
@@ -177,6 +178,7 @@ class Trainer:
             assert batch["valid"].tolist() == [i < must.valid for i in range(len(rows))]
         if self.share.row_ids:
             assert (batch.metadata.source * 10_000 + batch.metadata.ids).tolist() == rows
+        self.began = True
         self.received.append((self.at, self.batch, data))
         self.at = Position(self.at.epoch, self.at.taken + must.taken, self.at.step + 1)
         assert self.stream.epoch == self.at.epoch

@@ -15,7 +15,7 @@ import grpc
 
 from penstock.errors import ServerUnavailable
 from penstock.link import Link
-from penstock.receiver import SILENCE, Item, Memory, Receiver
+from penstock.receiver import SILENCE, Item, Memory, Receiver, Where
 from penstock_proto.v1 import data_pb2 as pb
 from tests.laws.virtual import VirtualLoop
 
@@ -38,11 +38,15 @@ class Call:
         self._room = asyncio.Event()
         self._said: asyncio.Queue[bytes] = asyncio.Queue()
         self.task: asyncio.Task[None] | None = None
+        self.at: Callable[[], pb.Position | None] = lambda: None  # what the trainer gets next
 
     # -- the server's end: what DataService uses of grpc.aio's context ------------------------------------------
 
     async def read(self) -> Any:
         return await self._said.get()
+
+    def peer(self) -> str:
+        return "memory"
 
     async def write(self, message: bytes) -> None:
         if self.lost is not None:
@@ -135,13 +139,14 @@ class Network:
 class MemoryReceiver(Receiver):
     """The client's receiver with no thread: whoever waits for an item lets the world go on until it is there."""
 
-    def __init__(self, network: Network, message: pb.Open, memory: Memory | None) -> None:
-        super().__init__(_NoChannel(), message, "memory", (), memory)
+    def __init__(self, network: Network, message: pb.Open, where: Where, memory: Memory | None) -> None:
+        super().__init__(_NoChannel(), message, "memory", (), where, memory)
         self._network = network
         self._first = message
 
     def start(self) -> None:
         self.call = self._call = self._network.call()
+        self.call.at = self._requests.at
         self._requests = self.call  # type: ignore[assignment] # it takes what is said, like theirs
         self.call.say(pb.ClientMessage(open=self._first))
         self._heard = self._network.loop.time()
@@ -198,7 +203,7 @@ class MemoryLink(Link):
         self.sleep = network.loop.run_for
         self.uniform = uniform
 
-    def open(self, message: pb.Open, memory: Memory | None = None) -> Receiver:
-        receiver = MemoryReceiver(self.network, message, memory)
+    def open(self, message: pb.Open, where: Where, memory: Memory | None = None) -> Receiver:
+        receiver = MemoryReceiver(self.network, message, where, memory)
         receiver.start()
         return receiver

@@ -1,12 +1,17 @@
 """The index of a segment: masks move no other row, and what is absent is told."""
 
+from random import Random
+
 import numpy as np
+import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_service.core.chunk import ChunkInfo, RowError, pack_rows
+from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
 from penstock_service.core.errors import DataError
-from penstock_service.mix.index import build
+from penstock_service.mix.index import ChunkNumbers, build
+from penstock_service.mix.pool import SOURCE_SHIFT
 
 ROWS = 20
 fates = st.lists(st.sampled_from(["row", "row", "dropped", "error"]), min_size=ROWS, max_size=ROWS)
@@ -54,3 +59,24 @@ def test_the_digest_knows_which_rows_stayed() -> None:
     filtered = build(0, ids, chunk, stored, {0: info(["dropped", *["row"] * (ROWS - 1)])})
     # What a policy does with an error comes later: the segment is the same.
     assert whole.digest == failed.digest != filtered.digest
+
+
+def dataset(chunks: list[int]) -> DatasetVersion:
+    """One shard whose chunks have so many rows."""
+    slices = {name: [0] * len(chunks) for name in SLICES_SCHEMA.names}
+    slices |= {"rows": chunks, "chunk": list(range(len(chunks)))}
+    manifest = Manifest(SHARDS_SCHEMA.empty_table(), pa.table(slices, schema=SLICES_SCHEMA))
+    return DatasetVersion("d", "v", "/", pa.schema([]), manifest)
+
+
+@given(st.lists(st.lists(st.integers(0, 9), max_size=6), max_size=5), st.randoms(use_true_random=False))
+def test_every_row_of_every_source_is_found_in_its_chunk(sources: list[list[int]], random: Random) -> None:
+    placed = [
+        (source << SOURCE_SHIFT | (sum(chunks[:c]) + row), sum(map(len, sources[:source])) + c, row)
+        for source, chunks in enumerate(sources)
+        for c, rows in enumerate(chunks)
+        for row in range(rows)
+    ]
+    random.shuffle(placed)
+    found = ChunkNumbers([dataset(chunks) for chunks in sources]).locate(np.array([p[0] for p in placed], np.uint64))
+    assert [a.tolist() for a in found] == [[p[1] for p in placed], [p[2] for p in placed]]

@@ -18,6 +18,8 @@ from tests.running import Running
 
 Serve = Callable[..., Running]
 
+pytestmark = pytest.mark.both_transports
+
 
 def test_a_model_learns_through_the_server_and_the_metrics_tell_the_truth(serve: Serve, tmp_path: Path) -> None:
     data = datafiles.parquet(tmp_path / "line", shards=6, rows=1500)

@@ -46,6 +46,21 @@ def test_a_kaggle_folder_is_served_with_no_configuration(serve: Serve, tmp_path:
         test.close()
 
 
+def test_the_form_of_an_answer_beside_train_and_test_is_no_data(serve: Serve, tmp_path: Path) -> None:
+    folder = kaggle(tmp_path / "titanic")
+    write(folder / "gender_submission.csv", "id,survived", "1000,0")
+    running = serve(folder)
+    assert "ignored: 1 submission files (beside train and test)" in running.log.read_text()
+    with penstock.connect(running.target) as client:
+        assert [(s.name, s.rows) for s in client.get("titanic").splits] == [("train", 100), ("test", 40)]
+
+
+def test_a_submission_without_a_test_file_beside_it_is_data(serve: Serve, tmp_path: Path) -> None:
+    write(tmp_path / "forms" / "my_submission.csv", "id", "1", "2")
+    with penstock.connect(serve(tmp_path / "forms").target) as client:
+        assert client.get("forms").rows == 2
+
+
 def test_both_splits_stream_at_once_and_are_told_apart_where_sessions_are_shown(serve: Serve, tmp_path: Path) -> None:
     running = serve(kaggle(tmp_path / "titanic"))
     with penstock.connect(running.target) as client:

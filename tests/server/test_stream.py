@@ -23,11 +23,11 @@ from tests.running import Running
 Serve = Callable[..., Running]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=["on", "off"], ids=["shm", "grpc"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("stream")
     data = datafiles.parquet(folder / "rows", shards=4, rows=250)
-    with Running((str(data),), folder / "server") as running:
+    with Running((str(data),), folder / "server", ("--shared-memory", request.param)) as running:
         yield running
 
 

@@ -20,8 +20,8 @@ from tests import datafiles
 from tests.running import Running
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+@pytest.fixture(scope="module", params=["on", "off"], ids=["shm", "grpc"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("trouble")
     data = datafiles.parquet(folder / "rows", shards=4, rows=250)
     holes = folder / "holes"
@@ -31,7 +31,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     images = folder / "images"
     images.mkdir()
     pq.write_table(pa.table({"id": np.arange(400), "image": [bytes(50_000)] * 400}), images / "0.parquet")
-    with Running((str(data), str(holes), str(images)), folder / "server", ("--max-sessions", "12")) as running:
+    with Running(
+        (str(data), str(holes), str(images)),
+        folder / "server",
+        ("--max-sessions", "12", "--shared-memory", request.param),
+    ) as running:
         yield running
 
 

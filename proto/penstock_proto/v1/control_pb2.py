@@ -22,55 +22,60 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from penstock_proto.v1 import data_pb2 as penstock__proto_dot_v1_dot_data__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock_proto/v1/control.proto\x12\x0bpenstock.v1\"\x16\n\x14GetServerInfoRequest\"_\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x02 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x03 \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\"\xa1\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0e\n\x06shards\x18\x06 \x01(\x04\x12\x0e\n\x06schema\x18\x07 \x01(\x0c\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x15\n\rregistered_at\x18\n \x01(\t\x12\x0f\n\x07\x66ormats\x18\x0b \x03(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x0e\n\x06metric\x18\r \x01(\t\x12\x0e\n\x06target\x18\x0e \x03(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x0f \x01(\r\x12\"\n\x06splits\x18\x10 \x03(\x0b\x32\x12.penstock.v1.Split\"Q\n\x05Split\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06shards\x18\x04 \x01(\x04\x12\x0e\n\x06schema\x18\x05 \x01(\x0c\"\xd7\x02\n\x16RegisterDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x00\x88\x01\x01\x12 \n\x04tags\x18\x04 \x01(\x0b\x32\x12.penstock.v1.Words\x12\x11\n\x04task\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06metric\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\"\n\x06target\x18\x07 \x01(\x0b\x32\x12.penstock.v1.Words\x12\x11\n\x04rows\x18\x08 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\x08\x66\x65\x61tures\x18\t \x01(\rH\x04\x88\x01\x01\x12\r\n\x05paths\x18\n \x03(\t\x12&\n\x08required\x18\x0b \x03(\x0b\x32\x14.penstock.v1.ColumnsB\x0e\n\x0c_descriptionB\x07\n\x05_taskB\t\n\x07_metricB\x07\n\x05_rowsB\x0b\n\t_features\")\n\x07\x43olumns\x12\r\n\x05split\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\"\x16\n\x05Words\x12\r\n\x05words\x18\x01 \x03(\t\"\x15\n\x13ListDatasetsRequest\">\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.penstock.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x15SearchDatasetsRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\"#\n\x13ListVersionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x14RemoveDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\">\n\x15RemoveDatasetResponse\x12%\n\x07removed\x18\x01 \x01(\x0b\x32\x14.penstock.v1.Dataset\"+\n\x13\x44iffDatasetsRequest\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\"\xf3\x01\n\x0b\x44\x61tasetDiff\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\'\n\x05\x61\x64\x64\x65\x64\x18\x03 \x03(\x0b\x32\x18.penstock.v1.ShardChange\x12&\n\x04gone\x18\x04 \x03(\x0b\x32\x18.penstock.v1.ShardChange\x12)\n\x07\x63hanged\x18\x05 \x03(\x0b\x32\x18.penstock.v1.ShardChange\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x06 \x01(\x04\x12\x12\n\ngone_count\x18\x07 \x01(\x04\x12\x15\n\rchanged_count\x18\x08 \x01(\x04\x12\x12\n\nsame_count\x18\t \x01(\x04\"a\n\x0bShardChange\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0brows_before\x18\x02 \x01(\x04\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\x13\n\x0bsize_before\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\"\x19\n\x17\x44iscoverDatasetsRequest\"P\n\x18\x44iscoverDatasetsResponse\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\x12$\n\x08\x63hildren\x18\x02 \x03(\x0b\x32\x12.penstock.v1.Child\"S\n\x05\x43hild\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t2\xf0\x05\n\x07\x43ontrol\x12K\n\rGetServerInfo\x12!.penstock.v1.GetServerInfoRequest\x1a\x17.penstock.v1.ServerInfo\x12L\n\x0fRegisterDataset\x12#.penstock.v1.RegisterDatasetRequest\x1a\x14.penstock.v1.Dataset\x12S\n\x0cListDatasets\x12 .penstock.v1.ListDatasetsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12\x42\n\nGetDataset\x12\x1e.penstock.v1.GetDatasetRequest\x1a\x14.penstock.v1.Dataset\x12W\n\x0eSearchDatasets\x12\".penstock.v1.SearchDatasetsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12S\n\x0cListVersions\x12 .penstock.v1.ListVersionsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12J\n\x0c\x44iffDatasets\x12 .penstock.v1.DiffDatasetsRequest\x1a\x18.penstock.v1.DatasetDiff\x12_\n\x10\x44iscoverDatasets\x12$.penstock.v1.DiscoverDatasetsRequest\x1a%.penstock.v1.DiscoverDatasetsResponse\x12V\n\rRemoveDataset\x12!.penstock.v1.RemoveDatasetRequest\x1a\".penstock.v1.RemoveDatasetResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpenstock_proto/v1/control.proto\x12\x0bpenstock.v1\x1a\x1cpenstock_proto/v1/data.proto\"\x16\n\x14GetServerInfoRequest\"_\n\nServerInfo\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0cprotocol_min\x18\x02 \x01(\r\x12\x14\n\x0cprotocol_max\x18\x03 \x01(\r\x12\x14\n\x0c\x63\x61pabilities\x18\x04 \x03(\t\"\xa1\x02\n\x07\x44\x61taset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x0c\n\x04rows\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\x12\x0e\n\x06shards\x18\x06 \x01(\x04\x12\x0e\n\x06schema\x18\x07 \x01(\x0c\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\x12\x0c\n\x04tags\x18\t \x03(\t\x12\x15\n\rregistered_at\x18\n \x01(\t\x12\x0f\n\x07\x66ormats\x18\x0b \x03(\t\x12\x0c\n\x04task\x18\x0c \x01(\t\x12\x0e\n\x06metric\x18\r \x01(\t\x12\x0e\n\x06target\x18\x0e \x03(\t\x12\x10\n\x08\x66\x65\x61tures\x18\x0f \x01(\r\x12\"\n\x06splits\x18\x10 \x03(\x0b\x32\x12.penstock.v1.Split\"Q\n\x05Split\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04rows\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\x12\x0e\n\x06shards\x18\x04 \x01(\x04\x12\x0e\n\x06schema\x18\x05 \x01(\x0c\"\xd7\x02\n\x16RegisterDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x18\n\x0b\x64\x65scription\x18\x03 \x01(\tH\x00\x88\x01\x01\x12 \n\x04tags\x18\x04 \x01(\x0b\x32\x12.penstock.v1.Words\x12\x11\n\x04task\x18\x05 \x01(\tH\x01\x88\x01\x01\x12\x13\n\x06metric\x18\x06 \x01(\tH\x02\x88\x01\x01\x12\"\n\x06target\x18\x07 \x01(\x0b\x32\x12.penstock.v1.Words\x12\x11\n\x04rows\x18\x08 \x01(\x04H\x03\x88\x01\x01\x12\x15\n\x08\x66\x65\x61tures\x18\t \x01(\rH\x04\x88\x01\x01\x12\r\n\x05paths\x18\n \x03(\t\x12&\n\x08required\x18\x0b \x03(\x0b\x32\x14.penstock.v1.ColumnsB\x0e\n\x0c_descriptionB\x07\n\x05_taskB\t\n\x07_metricB\x07\n\x05_rowsB\x0b\n\t_features\")\n\x07\x43olumns\x12\r\n\x05split\x18\x01 \x01(\t\x12\x0f\n\x07\x63olumns\x18\x02 \x03(\t\"\x16\n\x05Words\x12\r\n\x05words\x18\x01 \x03(\t\"\x15\n\x13ListDatasetsRequest\">\n\x14ListDatasetsResponse\x12&\n\x08\x64\x61tasets\x18\x01 \x03(\x0b\x32\x14.penstock.v1.Dataset\"!\n\x11GetDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x15SearchDatasetsRequest\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0b\n\x03tag\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\"#\n\x13ListVersionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"3\n\x14RemoveDatasetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x66orce\x18\x02 \x01(\x08\">\n\x15RemoveDatasetResponse\x12%\n\x07removed\x18\x01 \x01(\x0b\x32\x14.penstock.v1.Dataset\"+\n\x13\x44iffDatasetsRequest\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\"\xf3\x01\n\x0b\x44\x61tasetDiff\x12\t\n\x01\x61\x18\x01 \x01(\t\x12\t\n\x01\x62\x18\x02 \x01(\t\x12\'\n\x05\x61\x64\x64\x65\x64\x18\x03 \x03(\x0b\x32\x18.penstock.v1.ShardChange\x12&\n\x04gone\x18\x04 \x03(\x0b\x32\x18.penstock.v1.ShardChange\x12)\n\x07\x63hanged\x18\x05 \x03(\x0b\x32\x18.penstock.v1.ShardChange\x12\x13\n\x0b\x61\x64\x64\x65\x64_count\x18\x06 \x01(\x04\x12\x12\n\ngone_count\x18\x07 \x01(\x04\x12\x15\n\rchanged_count\x18\x08 \x01(\x04\x12\x12\n\nsame_count\x18\t \x01(\x04\"a\n\x0bShardChange\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x13\n\x0brows_before\x18\x02 \x01(\x04\x12\x0c\n\x04rows\x18\x03 \x01(\x04\x12\x13\n\x0bsize_before\x18\x04 \x01(\x04\x12\x0c\n\x04size\x18\x05 \x01(\x04\"\x19\n\x17\x44iscoverDatasetsRequest\"P\n\x18\x44iscoverDatasetsResponse\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\x12$\n\x08\x63hildren\x18\x02 \x03(\x0b\x32\x12.penstock.v1.Child\"S\n\x05\x43hild\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\r\n\x05state\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"p\n\x0e\x45xplainRequest\x12\x1f\n\x04open\x18\x01 \x01(\x0b\x32\x11.penstock.v1.Open\x12\x0c\n\x04step\x18\x02 \x01(\x04\x12\x12\n\x05\x65poch\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12\x11\n\tall_ranks\x18\x04 \x01(\x08\x42\x08\n\x06_epoch\"\x1f\n\x0f\x45xplainResponse\x12\x0c\n\x04rows\x18\x01 \x01(\x0c\x32\xb6\x06\n\x07\x43ontrol\x12K\n\rGetServerInfo\x12!.penstock.v1.GetServerInfoRequest\x1a\x17.penstock.v1.ServerInfo\x12L\n\x0fRegisterDataset\x12#.penstock.v1.RegisterDatasetRequest\x1a\x14.penstock.v1.Dataset\x12S\n\x0cListDatasets\x12 .penstock.v1.ListDatasetsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12\x42\n\nGetDataset\x12\x1e.penstock.v1.GetDatasetRequest\x1a\x14.penstock.v1.Dataset\x12W\n\x0eSearchDatasets\x12\".penstock.v1.SearchDatasetsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12S\n\x0cListVersions\x12 .penstock.v1.ListVersionsRequest\x1a!.penstock.v1.ListDatasetsResponse\x12J\n\x0c\x44iffDatasets\x12 .penstock.v1.DiffDatasetsRequest\x1a\x18.penstock.v1.DatasetDiff\x12_\n\x10\x44iscoverDatasets\x12$.penstock.v1.DiscoverDatasetsRequest\x1a%.penstock.v1.DiscoverDatasetsResponse\x12V\n\rRemoveDataset\x12!.penstock.v1.RemoveDatasetRequest\x1a\".penstock.v1.RemoveDatasetResponse\x12\x44\n\x07\x45xplain\x12\x1b.penstock.v1.ExplainRequest\x1a\x1c.penstock.v1.ExplainResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'penstock_proto.v1.control_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=48
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=70
-  _globals['_SERVERINFO']._serialized_start=72
-  _globals['_SERVERINFO']._serialized_end=167
-  _globals['_DATASET']._serialized_start=170
-  _globals['_DATASET']._serialized_end=459
-  _globals['_SPLIT']._serialized_start=461
-  _globals['_SPLIT']._serialized_end=542
-  _globals['_REGISTERDATASETREQUEST']._serialized_start=545
-  _globals['_REGISTERDATASETREQUEST']._serialized_end=888
-  _globals['_COLUMNS']._serialized_start=890
-  _globals['_COLUMNS']._serialized_end=931
-  _globals['_WORDS']._serialized_start=933
-  _globals['_WORDS']._serialized_end=955
-  _globals['_LISTDATASETSREQUEST']._serialized_start=957
-  _globals['_LISTDATASETSREQUEST']._serialized_end=978
-  _globals['_LISTDATASETSRESPONSE']._serialized_start=980
-  _globals['_LISTDATASETSRESPONSE']._serialized_end=1042
-  _globals['_GETDATASETREQUEST']._serialized_start=1044
-  _globals['_GETDATASETREQUEST']._serialized_end=1077
-  _globals['_SEARCHDATASETSREQUEST']._serialized_start=1079
-  _globals['_SEARCHDATASETSREQUEST']._serialized_end=1143
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=1145
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1180
-  _globals['_REMOVEDATASETREQUEST']._serialized_start=1182
-  _globals['_REMOVEDATASETREQUEST']._serialized_end=1233
-  _globals['_REMOVEDATASETRESPONSE']._serialized_start=1235
-  _globals['_REMOVEDATASETRESPONSE']._serialized_end=1297
-  _globals['_DIFFDATASETSREQUEST']._serialized_start=1299
-  _globals['_DIFFDATASETSREQUEST']._serialized_end=1342
-  _globals['_DATASETDIFF']._serialized_start=1345
-  _globals['_DATASETDIFF']._serialized_end=1588
-  _globals['_SHARDCHANGE']._serialized_start=1590
-  _globals['_SHARDCHANGE']._serialized_end=1687
-  _globals['_DISCOVERDATASETSREQUEST']._serialized_start=1689
-  _globals['_DISCOVERDATASETSREQUEST']._serialized_end=1714
-  _globals['_DISCOVERDATASETSRESPONSE']._serialized_start=1716
-  _globals['_DISCOVERDATASETSRESPONSE']._serialized_end=1796
-  _globals['_CHILD']._serialized_start=1798
-  _globals['_CHILD']._serialized_end=1881
-  _globals['_CONTROL']._serialized_start=1884
-  _globals['_CONTROL']._serialized_end=2636
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=78
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=100
+  _globals['_SERVERINFO']._serialized_start=102
+  _globals['_SERVERINFO']._serialized_end=197
+  _globals['_DATASET']._serialized_start=200
+  _globals['_DATASET']._serialized_end=489
+  _globals['_SPLIT']._serialized_start=491
+  _globals['_SPLIT']._serialized_end=572
+  _globals['_REGISTERDATASETREQUEST']._serialized_start=575
+  _globals['_REGISTERDATASETREQUEST']._serialized_end=918
+  _globals['_COLUMNS']._serialized_start=920
+  _globals['_COLUMNS']._serialized_end=961
+  _globals['_WORDS']._serialized_start=963
+  _globals['_WORDS']._serialized_end=985
+  _globals['_LISTDATASETSREQUEST']._serialized_start=987
+  _globals['_LISTDATASETSREQUEST']._serialized_end=1008
+  _globals['_LISTDATASETSRESPONSE']._serialized_start=1010
+  _globals['_LISTDATASETSRESPONSE']._serialized_end=1072
+  _globals['_GETDATASETREQUEST']._serialized_start=1074
+  _globals['_GETDATASETREQUEST']._serialized_end=1107
+  _globals['_SEARCHDATASETSREQUEST']._serialized_start=1109
+  _globals['_SEARCHDATASETSREQUEST']._serialized_end=1173
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1175
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1210
+  _globals['_REMOVEDATASETREQUEST']._serialized_start=1212
+  _globals['_REMOVEDATASETREQUEST']._serialized_end=1263
+  _globals['_REMOVEDATASETRESPONSE']._serialized_start=1265
+  _globals['_REMOVEDATASETRESPONSE']._serialized_end=1327
+  _globals['_DIFFDATASETSREQUEST']._serialized_start=1329
+  _globals['_DIFFDATASETSREQUEST']._serialized_end=1372
+  _globals['_DATASETDIFF']._serialized_start=1375
+  _globals['_DATASETDIFF']._serialized_end=1618
+  _globals['_SHARDCHANGE']._serialized_start=1620
+  _globals['_SHARDCHANGE']._serialized_end=1717
+  _globals['_DISCOVERDATASETSREQUEST']._serialized_start=1719
+  _globals['_DISCOVERDATASETSREQUEST']._serialized_end=1744
+  _globals['_DISCOVERDATASETSRESPONSE']._serialized_start=1746
+  _globals['_DISCOVERDATASETSRESPONSE']._serialized_end=1826
+  _globals['_CHILD']._serialized_start=1828
+  _globals['_CHILD']._serialized_end=1911
+  _globals['_EXPLAINREQUEST']._serialized_start=1913
+  _globals['_EXPLAINREQUEST']._serialized_end=2025
+  _globals['_EXPLAINRESPONSE']._serialized_start=2027
+  _globals['_EXPLAINRESPONSE']._serialized_end=2058
+  _globals['_CONTROL']._serialized_start=2061
+  _globals['_CONTROL']._serialized_end=2883
 # @@protoc_insertion_point(module_scope)

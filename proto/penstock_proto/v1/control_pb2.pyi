@@ -1,3 +1,4 @@
+from penstock_proto.v1 import data_pb2 as _data_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -227,3 +228,21 @@ class Child(_message.Message):
     version: str
     reason: str
     def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ExplainRequest(_message.Message):
+    __slots__ = ("open", "step", "epoch", "all_ranks")
+    OPEN_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    ALL_RANKS_FIELD_NUMBER: _ClassVar[int]
+    open: _data_pb2.Open
+    step: int
+    epoch: int
+    all_ranks: bool
+    def __init__(self, open: _Optional[_Union[_data_pb2.Open, _Mapping]] = ..., step: _Optional[int] = ..., epoch: _Optional[int] = ..., all_ranks: bool = ...) -> None: ...
+
+class ExplainResponse(_message.Message):
+    __slots__ = ("rows",)
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: bytes
+    def __init__(self, rows: _Optional[bytes] = ...) -> None: ...

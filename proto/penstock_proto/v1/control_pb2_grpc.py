@@ -79,6 +79,11 @@ class ControlStub(object):
                 request_serializer=penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetRequest.SerializeToString,
                 response_deserializer=penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetResponse.FromString,
                 _registered_method=True)
+        self.Explain = channel.unary_unary(
+                '/penstock.v1.Control/Explain',
+                request_serializer=penstock__proto_dot_v1_dot_control__pb2.ExplainRequest.SerializeToString,
+                response_deserializer=penstock__proto_dot_v1_dot_control__pb2.ExplainResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer(object):
@@ -138,6 +143,13 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Explain(self, request, context):
+        """Where each row of one step comes from. Nothing is delivered, and no session of the job takes notice.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -185,6 +197,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RemoveDataset,
                     request_deserializer=penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetRequest.FromString,
                     response_serializer=penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetResponse.SerializeToString,
+            ),
+            'Explain': grpc.unary_unary_rpc_method_handler(
+                    servicer.Explain,
+                    request_deserializer=penstock__proto_dot_v1_dot_control__pb2.ExplainRequest.FromString,
+                    response_serializer=penstock__proto_dot_v1_dot_control__pb2.ExplainResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -430,6 +447,33 @@ class Control(object):
             '/penstock.v1.Control/RemoveDataset',
             penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetRequest.SerializeToString,
             penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Explain(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/Explain',
+            penstock__proto_dot_v1_dot_control__pb2.ExplainRequest.SerializeToString,
+            penstock__proto_dot_v1_dot_control__pb2.ExplainResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Self
 
+from penstock_proto.v1.skips import Skips, joined
+
 VERSION: Final = 1
 MAX_BYTES: Final = 4096
 
@@ -18,10 +20,11 @@ class Cursor:
     """A position after what was received.
 
     `taken` units of `segment` of `epoch` were part of steps before `step`; `digest` is that of the segment's row ids
-    (0 while nothing was taken). `plan` and `fingerprint` say of which order; `seed` and `global_batch` are fields of
-    their own: another batch or world size may go on from here. `run` is the run's id and journal as the
-    server made them, empty before there is one; `skip` holds (epoch, begin, end) of steps passed over;
-    `on_error` is the policy by which `taken` was counted: whether bad rows are among the units depends on it.
+    (0 while nothing was taken, or where the position was forced upon another plan). `plan` and `fingerprint` say of
+    which order; `seed` and `global_batch` are fields of their own: another batch or world size may go on from here.
+    `run` is the run's id and journal as the server made them, empty before there is one; `skip` holds (epoch, begin,
+    end) of steps passed over; `on_error` is the policy by which `taken` was counted: whether bad rows are among the
+    units depends on it.
     """
 
     epoch: int
@@ -34,7 +37,7 @@ class Cursor:
     plan: Mapping[str, Any] = field(default_factory=dict)
     fingerprint: Mapping[str, str] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
-    skip: tuple[tuple[int, int, int], ...] = ()
+    skip: Skips = ()
     on_error: str = "fail"
 
     def to_json(self) -> str:
@@ -82,7 +85,7 @@ class Cursor:
             plan=data["plan"],
             fingerprint=data["fingerprint"],
             run=_object(data.get("run", {})),
-            skip=_skip(data.get("skip", [])),
+            skip=read_skip(data.get("skip", [])),
             on_error=str(data.get("on_error", "fail")),
         )
 
@@ -110,11 +113,12 @@ def _object(value: object) -> Mapping[str, Any]:
     return value
 
 
-def _skip(value: object) -> tuple[tuple[int, int, int], ...]:
+def read_skip(value: object) -> Skips:
+    """[[epoch, begin, end], ...] as ranges of steps; raises BadCursor."""
     try:
         ranges = tuple((int(epoch), int(begin), int(end)) for epoch, begin, end in value)  # type: ignore[attr-defined]
     except (TypeError, ValueError) as error:
         raise BadCursor(f"skip={value!r}: must be a list of [epoch, begin, end]") from error
     if any(epoch < 0 or not 0 <= begin <= end for epoch, begin, end in ranges):
         raise BadCursor(f"skip={value!r}: must be steps 0 <= begin <= end of epochs >= 0")
-    return ranges
+    return joined(ranges)

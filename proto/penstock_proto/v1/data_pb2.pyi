@@ -7,16 +7,20 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ClientMessage(_message.Message):
-    __slots__ = ("open", "credit", "heartbeat", "close")
+    __slots__ = ("open", "credit", "heartbeat", "close", "proof", "started")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     CLOSE_FIELD_NUMBER: _ClassVar[int]
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    STARTED_FIELD_NUMBER: _ClassVar[int]
     open: Open
     credit: Credit
     heartbeat: Heartbeat
     close: Close
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ...) -> None: ...
+    proof: Proof
+    started: Started
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
     __slots__ = ("opened", "filling", "bundle", "frame", "epoch_end", "draining", "heartbeat", "error", "fenced", "journal")
@@ -43,7 +47,7 @@ class ServerMessage(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., filling: _Optional[_Union[Filling, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., epoch_end: _Optional[_Union[EpochEnd, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., journal: _Optional[_Union[Journal, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol", "stream", "view", "cursor", "epoch", "job", "name", "token", "transports", "window", "client", "start", "force", "branch")
+    __slots__ = ("protocol", "stream", "view", "cursor", "epoch", "job", "name", "token", "transports", "window", "client", "start", "force", "branch", "reopened")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +62,7 @@ class Open(_message.Message):
     START_FIELD_NUMBER: _ClassVar[int]
     FORCE_FIELD_NUMBER: _ClassVar[int]
     BRANCH_FIELD_NUMBER: _ClassVar[int]
+    REOPENED_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     stream: StreamSpec
     view: View
@@ -72,7 +77,8 @@ class Open(_message.Message):
     start: str
     force: bool
     branch: bool
-    def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ..., start: _Optional[str] = ..., force: bool = ..., branch: bool = ...) -> None: ...
+    reopened: bool
+    def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ..., start: _Optional[str] = ..., force: bool = ..., branch: bool = ..., reopened: bool = ...) -> None: ...
 
 class StreamSpec(_message.Message):
     __slots__ = ("sources", "seed", "unshuffled", "pool_rows", "pool_bytes", "refill_below", "start", "until", "epoch_rows", "same_every_epoch", "rows", "weight_by")
@@ -151,23 +157,51 @@ class StepRange(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., begin: _Optional[int] = ..., end: _Optional[int] = ...) -> None: ...
 
 class Credit(_message.Message):
-    __slots__ = ("steps", "bytes")
+    __slots__ = ("steps", "bytes", "slots", "at")
     STEPS_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
     steps: int
     bytes: int
-    def __init__(self, steps: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
+    slots: _containers.RepeatedScalarFieldContainer[int]
+    at: Position
+    def __init__(self, steps: _Optional[int] = ..., bytes: _Optional[int] = ..., slots: _Optional[_Iterable[int]] = ..., at: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
+
+class Proof(_message.Message):
+    __slots__ = ("nonce", "reason")
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    nonce: bytes
+    reason: str
+    def __init__(self, nonce: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Position(_message.Message):
+    __slots__ = ("epoch", "step")
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    epoch: int
+    step: int
+    def __init__(self, epoch: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("at",)
+    AT_FIELD_NUMBER: _ClassVar[int]
+    at: Position
+    def __init__(self, at: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
+
+class Started(_message.Message):
+    __slots__ = ("start",)
+    START_FIELD_NUMBER: _ClassVar[int]
+    start: str
+    def __init__(self, start: _Optional[str] = ...) -> None: ...
 
 class Close(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "datasets", "seed", "notes")
+    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "datasets", "seed", "notes", "slots")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -181,6 +215,7 @@ class Opened(_message.Message):
     DATASETS_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
+    SLOTS_FIELD_NUMBER: _ClassVar[int]
     session: str
     schema: bytes
     fingerprint: str
@@ -194,7 +229,18 @@ class Opened(_message.Message):
     datasets: _containers.RepeatedScalarFieldContainer[str]
     seed: int
     notes: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ...) -> None: ...
+    slots: Slots
+    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ..., slots: _Optional[_Union[Slots, _Mapping]] = ...) -> None: ...
+
+class Slots(_message.Message):
+    __slots__ = ("path", "count", "slot_bytes")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SLOT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    count: int
+    slot_bytes: int
+    def __init__(self, path: _Optional[str] = ..., count: _Optional[int] = ..., slot_bytes: _Optional[int] = ...) -> None: ...
 
 class Filling(_message.Message):
     __slots__ = ("rows", "of", "stage")
@@ -207,7 +253,7 @@ class Filling(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., of: _Optional[int] = ..., stage: _Optional[str] = ...) -> None: ...
 
 class Bundle(_message.Message):
-    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us", "ends_epoch", "substituted")
+    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us", "ends_epoch", "slot", "substituted")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +269,7 @@ class Bundle(_message.Message):
     ROWS_WAIT_US_FIELD_NUMBER: _ClassVar[int]
     GATHER_US_FIELD_NUMBER: _ClassVar[int]
     ENDS_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SLOT_FIELD_NUMBER: _ClassVar[int]
     SUBSTITUTED_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     first_step: int
@@ -239,8 +286,9 @@ class Bundle(_message.Message):
     rows_wait_us: int
     gather_us: int
     ends_epoch: bool
+    slot: int
     substituted: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ..., ends_epoch: bool = ..., substituted: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ..., ends_epoch: bool = ..., slot: _Optional[int] = ..., substituted: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("segment", "units", "digest")
@@ -287,10 +335,12 @@ class Draining(_message.Message):
     def __init__(self, retry_after_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Fenced(_message.Message):
-    __slots__ = ("by",)
+    __slots__ = ("by", "message")
     BY_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
     by: str
-    def __init__(self, by: _Optional[str] = ...) -> None: ...
+    message: str
+    def __init__(self, by: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Journal(_message.Message):
     __slots__ = ("run",)

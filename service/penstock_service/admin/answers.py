@@ -193,6 +193,9 @@ class Session(BaseModel):
     pool_rows: int = Field(description="of the stream's pool as it is")
     target_rows_per_s: float = Field(description="what the rank wants; 0: nothing said")
     below_target: bool = Field(description="it gets less, and the server is why")
+    taken_epoch: int = Field(description="where the trainer is, as it last said")
+    taken_step: int = Field(description="the one that the trainer gets next")
+    seconds_since_moved: float = Field(description="since the trainer last got on")
 
     @classmethod
     def of(cls, status: SessionStatus) -> "Session":

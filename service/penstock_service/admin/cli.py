@@ -14,10 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from penstock_service.admin.dataset_commands import Http, Json, dataset_commands, show_one
+from penstock_service.admin.explain_command import explain
 from penstock_service.admin.flags import with_flags
+from penstock_service.admin.job_commands import show_jobs
 from penstock_service.admin.logs import set_up_logs
 from penstock_service.admin.remote import RemoteError, Server
-from penstock_service.admin.tables import print_json, print_settings
+from penstock_service.admin.tables import print_json, print_settings, print_streams
 from penstock_service.config import Settings
 from penstock_service.config.load import SettingsError, load, show
 from penstock_service.core.errors import ServiceError
@@ -56,6 +58,9 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("serve")(with_flags(_serve_with(serve)))
     cli.add_typer(dataset_commands(), name="datasets")
     cli.command("inspect")(_inspect)
+    cli.command("explain")(explain)
+    cli.command("streams")(_streams)
+    cli.command("jobs")(show_jobs)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)
     return cli
@@ -79,6 +84,12 @@ def _serve_with(serve: Callable[[Settings], int]) -> Callable[[dict[str, Any], P
 def _inspect(name: str, http: Http = None, as_json: Json = False) -> None:
     """One dataset of a running server: its columns, rows and shards. NAME may be NAME@VERSION."""
     show_one(Server(http).dataset(name), as_json)
+
+
+def _streams(http: Http = None, as_json: Json = False) -> None:
+    """The orders that trainers read or have read lately, and how well the last epoch of each was mixed."""
+    found = Server(http).streams()
+    print_json({"streams": found}) if as_json else print_streams(found)
 
 
 def _config() -> typer.Typer:

@@ -25,9 +25,12 @@ from penstock_service.admin.answers import (
     Session,
     Sessions,
 )
+from penstock_service.admin.explaining import Explanation, Question
 from penstock_service.admin.hosts import HostGuard
+from penstock_service.admin.job_answers import Jobs
 from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
+from penstock_service.admin.streams import Streams
 from penstock_service.config.addresses import host_and_port, is_loopback
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import ServiceError
@@ -45,6 +48,8 @@ STATUS = {
     codes.SOURCE_CHANGED: 409,
     codes.SOURCE_UNREADABLE: 503,
     codes.RESOURCE_EXHAUSTED: 503,
+    codes.RANKS_DISAGREE: 409,
+    codes.FENCED: 409,
     codes.UNAVAILABLE: 503,
     codes.INTERNAL: 500,
 }
@@ -63,6 +68,7 @@ def make_http(operations: Operations, *, address: str = "127.0.0.1:7401") -> Fas
     _add_errors(http)
     _add_health(http, operations)
     _add_datasets(http, operations)
+    _add_explain(http, operations)
     _add_status(http, operations)
     return http
 
@@ -132,6 +138,15 @@ def _add_datasets(http: FastAPI, operations: Operations) -> None:
         return Discovery.of(await operations.discover())
 
 
+def _add_explain(http: FastAPI, operations: Operations) -> None:
+    @http.post("/api/v1/explain", tags=["streams"], responses=PROBLEMS)
+    async def explain_step(question: Question) -> Explanation:
+        """Where each row of one step comes from. Nothing is delivered, and no trainer takes notice."""
+        asked = question.message()
+        rows = await operations.explain(asked, question.step, question.epoch, question.rank is None)
+        return await asyncio.to_thread(Explanation.of, question, rows)
+
+
 async def _all(call: Awaitable[list[DatasetVersion]]) -> Datasets:
     found = await call
     # A manifest may have a million shards: what is summed over them stays off the event loop.
@@ -142,6 +157,16 @@ def _add_status(http: FastAPI, operations: Operations) -> None:
     @http.get("/api/v1/sessions", tags=["status"])
     async def list_sessions() -> Sessions:
         return Sessions(sessions=[Session.of(status) for status in operations.sessions()])
+
+    @http.get("/api/v1/streams", tags=["streams"])
+    async def list_streams() -> Streams:
+        """The orders that trainers read or have read lately, and how well their last epochs were mixed."""
+        return Streams.of(operations.streams())
+
+    @http.get("/api/v1/jobs", tags=["status"])
+    async def list_jobs() -> Jobs:
+        """Every job: its streams and their ranks, those that are missing too."""
+        return Jobs.of(operations.jobs())
 
     @http.get("/api/v1/info", tags=["status"])
     async def get_information() -> Information:

@@ -17,6 +17,7 @@ from penstock_service.core.status import Numbers
 # Series that must be there, at 0, before anything happened: a rate over a series that appears late misses its start.
 STAGES = ("read", "mix", "gather", "send")
 REASONS = ("credit", "rows")
+TRANSPORTS = ("grpc", "shm")
 CODES = tuple(value for name, value in vars(codes).items() if name.isupper())
 
 
@@ -37,6 +38,7 @@ class ServerCollector(Collector):
         yield from _sent(numbers)
         yield from _waits(numbers)
         yield from _making(numbers)
+        yield from _mixed(numbers)
         yield from _bounds(numbers)
         yield from _failures(numbers)
         yield _gauge("penstock_ready", "1 while every readiness check passes.", all(self._operations.checks().values()))
@@ -47,15 +49,20 @@ class ServerCollector(Collector):
 
 def _sent(numbers: Numbers) -> Iterator[Metric]:
     yield _counters("penstock_rows_sent", "Rows handed to trainers.", "dataset", numbers.rows_sent)
-    yield _counter("penstock_bytes_sent", "Arrow body bytes handed to trainers.", numbers.bytes_sent)
+    sizes = dict.fromkeys(TRANSPORTS, 0) | numbers.bytes_sent
+    sessions = dict.fromkeys(TRANSPORTS, 0) | numbers.sessions
+    yield _counters("penstock_bytes_sent", "Arrow body bytes handed to trainers.", "transport", sizes)
     yield _counter("penstock_steps_sent", "Steps handed to trainers, counted per rank.", numbers.steps_sent)
     yield _counter("penstock_bundles_sent", "Bundles (hand-overs of several steps).", numbers.bundles_sent)
-    yield _gauge("penstock_sessions", "Sessions that are open.", numbers.sessions)
+    yield _gauges("penstock_sessions", "Sessions that are open.", "transport", sessions)
     yield _gauge(
         "penstock_sessions_below_target",
         "Sessions that get fewer rows per second than they said they want, the server being why.",
         numbers.sessions_below_target,
     )
+    yield _gauge("penstock_ranks_missing", "Ranks that should be connected and are not.", numbers.ranks_missing)
+    yield _gauge("penstock_ranks_lagging", "Ranks far behind the front rank of their stream.", numbers.ranks_lagging)
+    yield _gauge("penstock_steps_behind_max", "Steps from the last rank to the front one.", numbers.steps_behind_max)
     yield _counter("penstock_sessions_opened", "Sessions opened since start.", numbers.sessions_total)
 
 
@@ -75,6 +82,18 @@ def _making(numbers: Numbers) -> Iterator[Metric]:
     yield _counter("penstock_segments_built", "Segments of the global order that were planned.", numbers.segments_built)
     yield _gauge("penstock_workers", "Prefetch workers.", numbers.workers)
     yield _counter("penstock_workers_restarted", "Workers that died and were replaced.", numbers.workers_restarted)
+
+
+def _mixed(numbers: Numbers) -> Iterator[Metric]:
+    distinct = {stream: q.shards / q.shards_ideal for stream, q in numbers.mixed.items() if q.shards_ideal}
+    adjacent = {stream: q.adjacent - q.adjacent_ideal for stream, q in numbers.mixed.items()}
+    ranks = {stream: q.rank_correlation for stream, q in numbers.mixed.items()}
+    text = "Of the stream's last finished epoch: "
+    yield _gauges(
+        "penstock_mix_shards_ratio", f"{text}distinct shards against a perfect shuffle's.", "stream", distinct
+    )
+    yield _gauges("penstock_mix_adjacent_excess", f"{text}neighbours of one shard beyond that.", "stream", adjacent)
+    yield _gauges("penstock_mix_rank_correlation", f"{text}emitted against stored order.", "stream", ranks)
 
 
 def _bounds(numbers: Numbers) -> Iterator[Metric]:

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import pyarrow as pa
+
+from penstock_proto.v1 import data_pb2
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.job import JobStatus
+from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,16 @@ class Operations(Protocol):
     async def discover(self) -> Discovery:
         """Looks into the folder of datasets now."""
 
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
+        """Where each row of a step comes from."""
+
     def sessions(self) -> list[SessionStatus]: ...
+
+    def streams(self) -> list[StreamStatus]:
+        """Orders that trainers read or have read lately, and how well they were mixed."""
+
+    def jobs(self) -> tuple[JobStatus, ...]:
+        """Jobs that have a session, and their ranks, those that are not there too."""
 
     def numbers(self) -> Numbers: ...
 

@@ -48,8 +48,18 @@ class Server:
     def remove(self, name: str, force: bool = False) -> dict[str, Any]:
         return self._ask("DELETE", _dataset(name) + ("?force=true" if force else ""))
 
+    def jobs(self) -> list[dict[str, Any]]:
+        return list(self._ask("GET", "/api/v1/jobs")["jobs"])
+
     def discover(self) -> dict[str, Any]:
         return self._ask("POST", "/api/v1/discover", seconds=None)
+
+    def explain(self, asked: dict[str, Any]) -> dict[str, Any]:
+        # Segments on the way may have to be read first.
+        return self._ask("POST", "/api/v1/explain", asked, seconds=None)
+
+    def streams(self) -> list[dict[str, Any]]:
+        return list(self._ask("GET", "/api/v1/streams")["streams"])
 
     def _ask(self, method: str, path: str, body: object = None, seconds: float | None = SECONDS) -> dict[str, Any]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=seconds)

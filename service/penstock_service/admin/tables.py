@@ -109,6 +109,52 @@ def print_discovery(discovery: Mapping[str, Any]) -> None:
         _print(("NAME", "VERSION", "STATE", "PATH", "REASON"), rows)
 
 
+def print_explanation(explanation: Mapping[str, Any]) -> None:
+    print(f"step {explanation['step']} of epoch {explanation['epoch']}")
+    rows = [
+        (
+            str(r["rank"]),
+            str(r["place"]),
+            f"{r['dataset']}@{r['version']}" + ("" if r["split"] == "train" else f":{r['split']}"),
+            r["shard"],
+            *(f"{r[name]:,}" for name in ("shard_row", "row", "segment", "unit")),
+            r["bad"] or ("" if r["valid"] else "padding"),
+        )
+        for r in explanation["rows"]
+    ]
+    _print((">RANK", ">PLACE", "DATASET", "SHARD", ">ROW IN SHARD", ">ROW", ">SEGMENT", ">UNIT", ""), rows)
+
+
+def print_streams(streams: Sequence[Mapping[str, Any]]) -> None:
+    if not streams:
+        print("no streams")
+        return
+    rows = []
+    for s in streams:
+        whole = [e for e in s["epochs"] if e["segments"] == e["of_segments"]]
+        last = (whole or s["epochs"] or [None])[-1]
+        rows.append(
+            (
+                ", ".join(s["datasets"]),
+                str(s["seed"]),
+                str(s["sessions"]),
+                f"{s['pool_rows']:,}" if s["shuffle"] else "by-passed",
+                str(last["epoch"]) if last else "",
+                f"{last['segments']} of {last['of_segments']}" if last else "",
+                f"{last['shards']:.1f} of {last['shards_ideal']:.1f}" if last else "",
+                f"{last['adjacent']:.2%} ({last['adjacent_ideal']:.2%})" if last else "",
+                f"{last['rank_correlation']:+.3f}" if last else "",
+            )
+        )
+    names = ("DATASETS", ">SEED", ">SESSIONS", ">POOL", ">EPOCH", ">SEGMENTS", ">SHARDS", ">NEIGHBOURS", ">RANKS")
+    _print(names, rows)
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Columns whose name begins with ">" are set to the right."""
+    _print(columns, rows)
+
+
 def print_settings(settings: Iterable[tuple[str, str, str]]) -> None:
     _print(("SETTING", "VALUE", "FROM"), settings)
 

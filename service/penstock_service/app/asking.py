@@ -6,7 +6,7 @@ from typing import cast
 
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
-from penstock_service.app.jobs import Seeds
+from penstock_service.app.seeds import Seeds
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import NoRows
 from penstock_service.core.plan import PoolWish, Start, Until

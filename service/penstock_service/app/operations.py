@@ -1,16 +1,21 @@
 """What operators may ask of the running server: implements `admin.operations.Operations`."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from penstock_proto.v1 import PROTOCOL
+import pyarrow as pa
+
+from penstock_proto.v1 import PROTOCOL, data_pb2
 from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.discovery import Discoverer
+from penstock_service.app.explaining import Explaining
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.watch import RankWatch
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
 from penstock_service.core.channel import Counters
@@ -18,7 +23,8 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
-from penstock_service.core.status import Numbers, SessionStatus
+from penstock_service.core.job import JobStatus
+from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 from penstock_service.deliver.data import DataService
 
 
@@ -46,6 +52,7 @@ class ServerOperations:
         subscriptions: Subscriptions,
         counters: Counters,
         lag: LagProbe,
+        watch: RankWatch,
         checks: Callable[[], dict[str, bool]],
     ) -> None:
         self._settings = settings
@@ -56,8 +63,10 @@ class ServerOperations:
         self._chunks = chunks
         self._data = data
         self._subscriptions = subscriptions
+        self._explaining = Explaining(subscriptions)
         self._counters = counters
         self._lag = lag
+        self._watch = watch
         self._checks = checks
 
     def checks(self) -> dict[str, bool]:
@@ -84,19 +93,32 @@ class ServerOperations:
     async def discover(self) -> Discovery:
         return await self._discoverer.look()
 
+    async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
+        return await self._explaining.explain(request, step, epoch, all_ranks)
+
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()
+
+    def streams(self) -> list[StreamStatus]:
+        return self._subscriptions.streams()
+
+    def jobs(self) -> tuple[JobStatus, ...]:
+        return self._watch.jobs()
 
     def numbers(self) -> Numbers:
         totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
         sessions = self._data.sessions()
+        ranks = [rank for job in self._watch.jobs() for stream in job.streams for rank in stream.ranks]
         return Numbers(
             rows_sent=dict(totals.rows),
-            bytes_sent=totals.bytes,
+            bytes_sent=dict(totals.bytes),
             steps_sent=totals.steps,
             bundles_sent=totals.bundles,
-            sessions=len(sessions),
+            sessions=Counter(s.transport for s in sessions),
             sessions_below_target=sum(s.below_target for s in sessions),
+            ranks_missing=sum(r.missing for r in ranks),
+            ranks_lagging=sum(r.lagging for r in ranks),
+            steps_behind_max=max((r.steps_behind or 0 for r in ranks), default=0),
             sessions_total=totals.sessions,
             stage_seconds={
                 "read": chunks.making_seconds,
@@ -115,6 +137,7 @@ class ServerOperations:
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,
+            mixed=self._subscriptions.mixed(),
         )
 
     def info(self) -> ServerInformation:

@@ -8,18 +8,20 @@ import signal
 import sys
 from functools import partial
 from importlib.metadata import version
+from typing import Final
 
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.indexing import Indexing
-from penstock_service.app.jobs import Seeds
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.lock import StateLock
 from penstock_service.app.making import make_chunks
 from penstock_service.app.operations import Addresses, ServerOperations
+from penstock_service.app.seeds import Seeds
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.watch import RankWatch
 from penstock_service.app.web import WebServer
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.chunks.executor import Executor, ThreadExecutor
@@ -37,10 +39,14 @@ from penstock_service.deliver.data import DataService
 from penstock_service.deliver.rows import RowsService
 from penstock_service.deliver.server import GrpcServer
 from penstock_service.deliver.session import Limits
+from penstock_service.deliver.slots import sweep
+from penstock_service.deliver.transport import Transports
 from penstock_service.source.format import ChunkLimits
 from penstock_service.source.formats import SEMANTICS
 from penstock_service.source.registry import Registry
 from penstock_service.source.stores import Stores
+
+_STOPPING: Final = 3.0  # seconds of the grace that are kept for what comes after the streams
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +78,8 @@ class Server:
         settings = self._settings
         self._lock.acquire()
         self._stack.callback(self._lock.release)
+        if settings.shared_memory and (swept := await asyncio.to_thread(sweep)):
+            _log.info("%d files of shared memory removed that a killed server had left", swept)
         http_port = self._web.bind()
         self._stack.push_async_callback(self._web.stop)
         self._addresses.http = _with_port(settings.http, http_port)
@@ -92,9 +100,11 @@ class Server:
         self._data = DataService(
             self._subscribe,
             Limits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
+            Transports(settings.shared_memory, settings.bundle_bytes),
             settings.max_sessions,
             self._version,
         )
+        self._watch = RankWatch(self._data.sessions, settings.missing_after, settings.lagging_after)
         self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules)
         self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)
         self._stack.push_async_callback(self._discoverer.stop)
@@ -131,19 +141,24 @@ class Server:
         self._addresses.grpc = _with_port(settings.grpc, grpc_port)
         self._lag.start()
         self._stack.push_async_callback(self._lag.stop)
+        self._watch.start()
+        self._stack.push_async_callback(self._watch.stop)
         self._lock.note({"grpc": self._addresses.grpc, "http": self._addresses.http})
         self._up["grpc"] = True
 
     async def drain(self, reason: str) -> None:
-        """Not ready any more; streams finish the bundle in hand. Returns when they have, or the grace is over."""
+        """Not ready any more; streams finish the bundle in hand. Returns when they have, or early enough to stop within
+        the grace: streams that are still in a bundle then (their client takes nothing) are cut."""
         self._up["not draining"] = False
         await self._grpc.drain(reason)
+        grace = self._settings.grace
         try:
-            async with asyncio.timeout(self._settings.grace):
+            async with asyncio.timeout(max(grace - _STOPPING, grace / 2)):
                 await self._data.idle()
         except TimeoutError:
             left = len(self._data.sessions())
-            _log.warning("%d sessions did not end within the grace of %g s", left, self._settings.grace)
+            _log.warning("%d sessions did not end in time for the grace of %g s: they are cut", left, grace)
+            self._data.cut()
 
     async def stop(self) -> None:
         await self._stack.aclose()
@@ -163,6 +178,7 @@ class Server:
             self._subscriptions,
             self._counters,
             self._lag,
+            self._watch,
             lambda: dict(self._up),
         )
 

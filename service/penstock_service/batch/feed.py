@@ -1,17 +1,22 @@
 """The steps of one rank, bundle by bundle: walks the segments, cuts steps by the view, gathers their rows."""
 
+import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from penstock_proto.v1.cursor import Cursor
+from penstock_proto.v1.skips import skipped_from, until_next
+from penstock_service.batch.explain import Reached, explain
 from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.view import View
 from penstock_service.core.channel import Counters
-from penstock_service.core.errors import DataError, InvalidRequest, OrderChanged
-from penstock_service.core.feed import Bundle, EpochEnd, Span
+from penstock_service.core.errors import DataError, InvalidRequest, OrderChanged, ServiceError
+from penstock_service.core.feed import Bundle, EpochEnd, Memory, Span, ordinary
 from penstock_service.core.segment import U32, Progress, Segment, SegmentSource
 
 I64 = npt.NDArray[np.int64]
@@ -39,21 +44,29 @@ class StepFeed:
         self._taken = at.taken  # of the first one held
         self._resumed = at if at.taken else None
         self._held: list[Segment] = []
+        self._to_skip = 0  # units of a skipped range that are still to be passed over, and how many it has
+        self._skip_units = 0
         self._padded = self._repeated = self._dropped = 0
         self._waited = 0.0  # for the rows of the bundle being made
         self._row_bytes = max(1.0, row_bytes)
+        self._memory: Memory = ordinary  # for the bundle being made
 
-    async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
+    async def next(
+        self, steps: int, size: int, progress: Progress | None = None, memory: Memory = ordinary
+    ) -> Bundle | EpochEnd:
         """See `core.feed.Feed`.
 
         Raises:
             DataError: the next step holds a row that is none; nothing after it can be had.
             OrderChanged: the segment that the position lies in is not the one it was taken in.
         """
+        self._memory = memory
         started = time.perf_counter()
+        await self._pass_over(progress)
         await self._hold(self._view.global_batch, progress)
         self._waited = time.perf_counter() - started
         wanted = max(1, min(steps, int(size / max(1.0, self._view.rows * self._row_bytes))))
+        wanted = min(wanted, until_next(self._view.skip, self._epoch, self._step) or wanted)
         await self._hold_ready(wanted * self._view.global_batch)
         left = self._left()
         if left == 0:
@@ -63,10 +76,61 @@ class StepFeed:
             return await self._full_steps(self._before_bad(full))
         return await self._last_step(left, progress)
 
+    async def explain(self, step: int, all_ranks: bool) -> pa.RecordBatch:
+        """See `core.feed.Feed`."""
+        self._view = replace(self._view, skip=((self._epoch, self._step, step),))
+        await self._pass_over(None)
+        await self._hold(self._view.global_batch, None)
+        left = self._left()
+        short = left < self._view.global_batch
+        if self._step < step or left == 0 or (short and self._view.last == "drop"):
+            raise InvalidRequest(f"there is no step {step}: epoch {self._epoch} has {self._step} steps, from 0 on")
+        head = await self._head(left, None) if short and self._view.last == "wrap" else []
+        ranks = range(self._view.world_size) if all_ranks else (self._view.rank,)
+        reached = Reached(self._held, self._taken, left, head)
+        return await asyncio.to_thread(explain, self._view, ranks, reached, self._segments.by_source)
+
     # -- walking ------------------------------------------------------------------------------------------------
 
     def _left(self) -> int:
         return sum(s.units for s in self._held) - self._taken
+
+    async def _pass_over(self, progress: Progress | None) -> bool:
+        """Take the skipped steps that come next, without their rows; were there any? After an error it goes on."""
+        passed = False
+        while self._to_skip or (steps := skipped_from(self._view.skip, self._epoch, self._step)):
+            if not self._to_skip:
+                self._to_skip = self._skip_units = steps * self._view.global_batch
+            passed, ended = True, await self._take(progress)
+            taken, self._to_skip = self._skip_units - self._to_skip, 0
+            full, rest = divmod(taken, self._view.global_batch)
+            self._step += full
+            if rest and self._view.last == "drop":
+                self._dropped = rest
+            elif rest:
+                self._step += 1  # the last step of the epoch
+            if ended:
+                break
+        return passed
+
+    async def _take(self, progress: Progress | None) -> bool:
+        """Take `_to_skip` units, or as many as the epoch has left: then True. What can be counted is not made."""
+        while (left := self._left()) < self._to_skip:
+            if self._next_segment >= self._segments.segments:
+                self._taken += left
+                self._to_skip -= left
+                return True
+            # The segment that a cursor lies in is made nevertheless: it may not be what it was.
+            units = None if self._resumed else await self._segments.units(self._epoch, self._next_segment)
+            if units is None or left + units > self._to_skip:
+                await self._hold_next(progress)
+                continue
+            self._to_skip -= left + units
+            self._held, self._taken, self._next_segment = [], 0, self._next_segment + 1
+        self._taken += self._to_skip
+        self._to_skip = 0
+        self._drop_exhausted()
+        return False
 
     async def _hold(self, units: int, progress: Progress | None) -> None:
         """Hold segments until `units` units are left, or the epoch ends."""
@@ -97,7 +161,9 @@ class StepFeed:
         if self._resumed is None:
             return
         at, self._resumed = self._resumed, None
-        if segment.digest != at.digest or at.taken > segment.units:
+        if at.digest == 0:  # the position was forced: as far into this segment as there is of it
+            self._taken = min(at.taken, segment.units)
+        elif segment.digest != at.digest or at.taken > segment.units:
             raise OrderChanged(
                 f"segment {segment.number} of epoch {self._epoch} is not the one this cursor was taken in: its rows "
                 f"have digest {segment.digest:016x} over {segment.units} units, the cursor says {at.digest:016x} after "
@@ -178,7 +244,7 @@ class StepFeed:
     ) -> Bundle:
         started = time.perf_counter()
         absent = {c: rows for segment in (*self._held, *head) for c, rows in segment.absent.items()}
-        body, rows_by_dataset = await self._fetch.rows(chunk, row, absent)
+        body, rows_by_dataset = await self._fetch.rows(chunk, row, absent, self._memory)
         seconds = time.perf_counter() - started
         self._counters.add("gather_seconds", seconds)
         self._row_bytes = max(1.0, body.size / max(1, len(row)))
@@ -193,22 +259,29 @@ class StepFeed:
             units=self._view.global_batch,
             body=body,
             rows_by_dataset=rows_by_dataset,
-            ends_epoch=self._ends(units),
             rows_wait_seconds=self._waited,
             gather_seconds=seconds,
+            ends_epoch=False,  # told below
             **differing,
         )
         self._taken += units
         self._step += steps
         self._drop_exhausted()
-        return bundle
+        return replace(bundle, ends_epoch=await self._ends())
 
-    def _ends(self, units: int) -> bool:
-        """Does no step of this epoch follow, once `units` more units are taken?"""
-        if self._next_segment < self._segments.segments:
-            return False
-        left = self._left() - units
-        return left == 0 or (left < self._view.global_batch and self._view.last == "drop")
+    async def _ends(self) -> bool:
+        """Does no step of this epoch follow? Steps that are skipped next are passed over to find out."""
+        try:
+            passed = await self._pass_over(None)
+            while passed and self._left() == 0 and self._next_segment < self._segments.segments:
+                if await self._segments.units(self._epoch, self._next_segment) != 0:
+                    return False
+                self._next_segment += 1  # the last segments of an epoch may be empty
+        except ServiceError:
+            return False  # raised again when the next step is asked for; the steps before it are good
+        left = self._left()
+        last = self._next_segment >= self._segments.segments
+        return last and (left == 0 or (left < self._view.global_batch and self._view.last == "drop"))
 
     def _spans(self, units: int) -> tuple[Span, ...]:
         spans, before = [], self._taken

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from penstock_service.batch.gather import Visit, gather, plan_visit
+from penstock_service.batch.gather import Visit, gather, gather_in_place, plan_visit
+from penstock_service.batch.layout import Layouts
+from penstock_service.core.feed import U8, Memory, ordinary
 from penstock_service.core.segment import U32, ChunkSource, SegmentSource, SourceChunks
 
 I64 = npt.NDArray[np.int64]
@@ -28,8 +30,11 @@ class Fetch:
         self._columns = schema
         self._origin = origin
         self.schema = with_origin(schema) if origin else schema
+        self._layouts = Layouts(self.schema)
 
-    async def rows(self, chunk: U32, row: U32, absent: Mapping[int, I64]) -> tuple[pa.Buffer, dict[str, int]]:
+    async def rows(
+        self, chunk: U32, row: U32, absent: Mapping[int, I64], memory: Memory = ordinary
+    ) -> tuple[U8, dict[str, int]]:
         """An Arrow record batch message of the rows in the order given, and how many came of each dataset.
 
         Args:
@@ -47,19 +52,31 @@ class Fetch:
                 lease = leases.enter_context(await self._chunks.lease(part.dataset, own))
                 batches.update((part.first + c, batch) for c, batch in lease.batches.items())
                 by_dataset[part.dataset.name] = sum(counts[part.first + c] for c in own)
-            body = await asyncio.to_thread(self._gather, batches, visit, parts, absent)
+            body = await asyncio.to_thread(self._gather, batches, visit, parts, absent, memory)
         return body, by_dataset
 
     def _gather(
-        self, batches: Mapping[int, pa.RecordBatch], visit: Visit, parts: list[SourceChunks], absent: Mapping[int, I64]
-    ) -> pa.Buffer:
+        self,
+        batches: Mapping[int, pa.RecordBatch],
+        visit: Visit,
+        parts: list[SourceChunks],
+        absent: Mapping[int, I64],
+        memory: Memory,
+    ) -> U8:
+        origins = _origins(visit, parts, absent) if self._origin else ()
+        message = gather_in_place(self._layouts, batches, visit, memory, origins)
+        if message is not None:
+            return message
         batch = gather(self._columns, batches, visit)
-        if self._origin:
-            source, position = _origins(visit, parts, absent)
-            batch = pa.RecordBatch.from_arrays(
-                [*batch.columns, pa.array(source), pa.array(position)], schema=self.schema
-            )
-        return batch.serialize()
+        if origins:
+            arrays = [*batch.columns, *map(pa.array, origins)]
+            batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
+        made = np.frombuffer(batch.serialize(), np.uint8)
+        if memory is ordinary:
+            return made
+        message = memory(made.size)
+        message[:] = made
+        return message
 
 
 def with_origin(schema: pa.Schema) -> pa.Schema:

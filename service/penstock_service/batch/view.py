@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from penstock_proto.v1.skips import Skips, joined, too_many
 from penstock_service.core.errors import InvalidRequest
 
 Last = Literal["short", "drop", "pad", "wrap"]
@@ -35,8 +36,12 @@ class View:
     rank: int
     world_size: int
     last: Last = "short"
+    skip: Skips = ()  # steps that no rank gets
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "skip", joined(self.skip))
+        if (why := too_many(self.skip)) is not None:
+            raise InvalidRequest(f"skip: {why}")
         if self.global_batch < 1:
             raise InvalidRequest(f"a batch of {self.global_batch} rows: must be at least 1")
         if self.world_size < 1:

@@ -113,11 +113,20 @@ class Settings(BaseSettings):
     bundle_bytes: Size = Field(default=4 * MiB, ge=KiB, le=GiB, description="most bytes that are handed over at once")
     bundle_steps: int = Field(default=512, ge=1, le=1 << 20, description="most steps that are handed over at once")
     frame_bytes: Size = Field(default=MiB, ge=4 * KiB, le=16 * MiB, description="bytes of one message on the wire")
+    shared_memory: bool = Field(
+        default=True, description="hand batches to clients on this host through shared memory; off: all over gRPC"
+    )
     pool_rows: int = Field(default=2_000_000, ge=1, description="rows in the mixing pool, where a stream does not say")
     pool_bytes: Size = Field(default=GiB, ge=MiB, description="most bytes of the rows that the pool stands for")
     refill_below: float = Field(default=0.75, gt=0, lt=1, description="share of the pool below which it is refilled")
     max_sessions: int = Field(default=256, ge=1, le=65536, description="most sessions at a time; more are refused")
-    grace: float = Field(default=20.0, ge=0, description="seconds that streams have to finish after SIGTERM")
+    grace: float = Field(default=20.0, ge=0, description="seconds after SIGTERM within which the server has ended")
+    missing_after: float = Field(
+        default=30.0, gt=0, description="seconds after which a rank that is not there is said to be missing"
+    )
+    lagging_after: float = Field(
+        default=30.0, gt=0, description="seconds behind the front rank from which a rank is said to lag"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log line shown"
     )

@@ -12,6 +12,8 @@ ServiceError                    code, text, retryable
 ├── SourceChanged               the files are not those of the dataset version
 ├── SourceUnreadable            reading failed; says nothing about the bytes
 ├── ResourceExhausted
+├── RanksDisagree               ranks of a job ask for different things: what differs, and between whom
+├── Fenced                      another process has taken this rank over; final
 ├── Unavailable                 come again later
 └── Internal                    a bug of ours
 """
@@ -72,6 +74,23 @@ class SourceUnreadable(ServiceError):
 class ResourceExhausted(ServiceError):
     code = codes.RESOURCE_EXHAUSTED
     retryable = True
+
+
+class RanksDisagree(ServiceError):
+    """Retryable: the other ranks may be those of a job that is just ending."""
+
+    code = codes.RANKS_DISAGREE
+    retryable = True
+
+
+class Fenced(ServiceError):
+    """`by` is the process that has the rank now."""
+
+    code = codes.FENCED
+
+    def __init__(self, text: str, by: str) -> None:
+        super().__init__(text)
+        self.by = by
 
 
 class Unavailable(ServiceError):

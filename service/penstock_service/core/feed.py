@@ -4,10 +4,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.core.segment import Progress
+
+U8 = npt.NDArray[np.uint8]
+Memory = Callable[[int], U8]
+"""Gives writable bytes for a message of that size. Called from a thread."""
+
+
+def ordinary(size: int) -> U8:
+    """Memory of its own for each message."""
+    return np.empty(size, np.uint8)
 
 
 class Span(NamedTuple):
@@ -30,7 +41,7 @@ class Bundle:
     spans: tuple[Span, ...]
     rows: int  # of each step at this rank
     units: int  # taken by each step over all ranks
-    body: pa.Buffer
+    body: U8
     rows_by_dataset: dict[str, int]
     ends_epoch: bool = False  # no step of this epoch comes after it
     rows_wait_seconds: float = 0.0  # until the rows were made
@@ -60,8 +71,23 @@ class EpochEnd:
 class Feed(Protocol):
     """The steps of one rank, from a position on, epoch after epoch."""
 
-    async def next(self, steps: int, size: int, progress: Progress | None = None) -> Bundle | EpochEnd:
-        """At most `steps` steps in about `size` bytes, at least one step; or the end of an epoch, told once."""
+    async def next(
+        self, steps: int, size: int, progress: Progress | None = None, memory: Memory = ordinary
+    ) -> Bundle | EpochEnd:
+        """At most `steps` steps in about `size` bytes, at least one step; or the end of an epoch, told once.
+
+        The bundle's body is made in what `memory` gives; asked for once a bundle at most.
+        """
+        ...
+
+    async def explain(self, step: int, all_ranks: bool) -> pa.RecordBatch:
+        """Where the rows of `step` of this epoch come from (`batch.explain.SCHEMA`); it must not lie behind.
+
+        The feed has moved there then, and is of no use for delivery.
+
+        Raises:
+            InvalidRequest: the epoch ends before it, with how many steps it has.
+        """
         ...
 
 
@@ -79,4 +105,6 @@ class Opening:
     seed: int
     datasets: tuple[str, ...]  # NAME@VERSION, NAME@VERSION:SPLIT
     close: Callable[[], None]  # lets go of what the feed holds; may be called twice
+    step_bytes: float = 0.0  # about what a step of this rank has
     notes: tuple[str, ...] = ()  # what the user should know
+    started: Callable[[str], None] = lambda start: None  # the client, which had only looked, takes its first step

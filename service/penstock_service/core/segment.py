@@ -24,6 +24,7 @@ class BadUnit(NamedTuple):
     unit: int
     where: str
     reason: str
+    stored: int  # row in the chunk, as stored
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,10 @@ class SegmentSource(Protocol):
         ...
 
     async def segment(self, epoch: int, number: int, progress: Progress | None = None) -> Segment: ...
+
+    async def units(self, epoch: int, number: int) -> int | None:
+        """How many units a segment has, without making its chunks; None where only they can tell (filters)."""
+        ...
 
     def ready(self, epoch: int, number: int) -> bool: ...
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from penstock_service.core.channel import Bound
+from penstock_service.core.quality import Quality
 
 SessionState = Literal["filling", "sending", "waiting for credit", "waiting for rows", "ending"]
 
@@ -35,6 +36,27 @@ class SessionStatus:
     pool_rows: int = 0  # of the stream's pool as it is
     target_rows_per_s: float = 0.0  # what the rank wants; 0: nothing said
     below_target: bool = False  # and the server is why
+    taken_epoch: int = 0  # where the trainer is, as it last said: the step that it gets next
+    taken_step: int = 0
+    seconds_since_moved: float = 0.0  # since it last got on
+    epoch_steps: int | None = None  # of a whole epoch, where that is known
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """One order that trainers read or have read lately."""
+
+    datasets: tuple[str, ...]  # NAME@VERSION
+    seed: int
+    shuffle: bool
+    pool_rows: int  # the pool as it is
+    drain: int
+    cycles: int
+    rows: int  # of an epoch, before filters
+    segments: int
+    sessions: int
+    mixing_bytes: int
+    qualities: tuple[Quality, ...]  # of the last few epochs; none where nothing is mixed
 
 
 @dataclass(frozen=True)
@@ -42,12 +64,15 @@ class Numbers:
     """Totals since start, for the metrics. Dictionaries are keyed by what the label says."""
 
     rows_sent: dict[str, int] = field(default_factory=dict)  # by dataset
-    bytes_sent: int = 0
+    bytes_sent: dict[str, int] = field(default_factory=dict)  # by transport
     steps_sent: int = 0
     bundles_sent: int = 0
-    sessions: int = 0
+    sessions: dict[str, int] = field(default_factory=dict)  # by transport
     sessions_total: int = 0
     sessions_below_target: int = 0
+    ranks_missing: int = 0
+    ranks_lagging: int = 0
+    steps_behind_max: int = 0
     stage_seconds: dict[str, float] = field(default_factory=dict)  # by stage: read, mix, gather, send
     wait_seconds: dict[str, float] = field(default_factory=dict)  # by what for: credit, rows
     errors: dict[str, int] = field(default_factory=dict)  # sent to clients, by code
@@ -60,3 +85,4 @@ class Numbers:
     workers: int = 0
     workers_restarted: int = 0
     loop_lag_seconds: float = 0.0  # worst of the last ten seconds
+    mixed: dict[str, Quality] = field(default_factory=dict)  # by stream: of its last finished epoch

@@ -1,9 +1,12 @@
 """The control service: what the server is and which datasets it has."""
 
+import asyncio
 from collections.abc import Awaitable, Sequence
 from typing import Any, Protocol, TypeVar
 
-from penstock_proto.v1 import PROTOCOL, control_pb2_grpc
+import pyarrow as pa
+
+from penstock_proto.v1 import PROTOCOL, control_pb2_grpc, data_pb2
 from penstock_proto.v1 import control_pb2 as pb
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
@@ -32,6 +35,10 @@ class Datasets(Protocol):
     async def remove(self, name: str, force: bool = False) -> DatasetVersion: ...
 
     async def discover(self) -> Discovery: ...
+
+    async def explain(
+        self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool
+    ) -> pa.RecordBatch: ...
 
 
 class ControlService(control_pb2_grpc.ControlServicer):
@@ -75,6 +82,11 @@ class ControlService(control_pb2_grpc.ControlServicer):
     async def DiscoverDatasets(self, request: Any, context: Context) -> pb.DiscoverDatasetsResponse:  # noqa: N802
         return registered.discovery(await _answer(self._datasets.discover(), context))
 
+    async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:  # noqa: N802
+        epoch = request.epoch if request.HasField("epoch") else None
+        rows = await _answer(self._datasets.explain(request.open, request.step, epoch, request.all_ranks), context)
+        return pb.ExplainResponse(rows=await asyncio.to_thread(_ipc_stream, rows))
+
     async def _register(self, request: pb.RegisterDatasetRequest) -> pb.Dataset:
         paths = [path for path in (request.path, *request.paths) if path]
         made = await self._datasets.register(request.name, paths or "", registered.declaration(request))
@@ -83,6 +95,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
 async def _all(call: Awaitable[list[DatasetVersion]]) -> pb.ListDatasetsResponse:
     return pb.ListDatasetsResponse(datasets=[registered.dataset(d) for d in await call])
+
+
+def _ipc_stream(rows: pa.RecordBatch) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_batch(rows)
+    data: bytes = sink.getvalue().to_pybytes()
+    return data
 
 
 async def _answer(call: Awaitable[T], context: Context) -> T:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeAlias
 
@@ -17,7 +18,9 @@ from penstock_service.core.errors import Internal, InvalidRequest, ProtocolMisma
 from penstock_service.core.feed import Opening
 from penstock_service.core.status import SessionStatus
 from penstock_service.deliver import messages
-from penstock_service.deliver.session import Limits, Session, Totals, Who
+from penstock_service.deliver.fences import Comer, Fences, Key, taken_over
+from penstock_service.deliver.session import RETRY_AFTER_MS, Limits, Session, Totals, Who
+from penstock_service.deliver.transport import Offer, Transports
 
 Subscribe = Callable[[pb.Open], Coroutine[Any, Any, Opening]]
 Context: TypeAlias = Any  # grpc.aio.ServicerContext: grpc ships no types
@@ -30,13 +33,17 @@ _log = logging.getLogger(__name__)
 class DataService:
     """Serves `penstock.v1.Data`. `subscribe` turns an Open into an opening, or raises a ServiceError."""
 
-    def __init__(self, subscribe: Subscribe, limits: Limits, max_sessions: int, server: str) -> None:
+    def __init__(
+        self, subscribe: Subscribe, limits: Limits, transports: Transports, max_sessions: int, server: str
+    ) -> None:
         self.totals = Totals()
         self._subscribe = subscribe
         self._limits = limits
+        self._transports = transports
         self._max_sessions = max_sessions
         self._server = server
         self._sessions: dict[str, Session] = {}
+        self._fences = Fences()
         self._opening = 0  # sessions that are being opened
         self._draining: str | None = None
         self._session_ended = asyncio.Event()
@@ -53,6 +60,11 @@ class DataService:
         self._draining = reason
         for session in self._sessions.values():
             session.drain(reason)
+
+    def cut(self) -> None:
+        """End what is open, in the middle of a bundle too."""
+        for session in self._sessions.values():
+            session.must_go.set()
 
     async def idle(self) -> None:
         """Returns when no session is open."""
@@ -79,15 +91,23 @@ class DataService:
             await self._tell(context, Internal("the server met a bug; its log has the traceback"))
 
     async def _tell(self, context: Context, problem: ServiceError) -> None:
+        self._count(problem)
+        await context.write(messages.error(problem))
+
+    def _end(self, session: Session, problem: ServiceError) -> None:
+        self._count(problem)
+        session.end(problem)
+
+    def _count(self, problem: ServiceError) -> None:
         self.totals.errors[problem.code] = self.totals.errors.get(problem.code, 0) + 1
         _log.warning("session refused or ended: %s: %s", problem.code, problem)
-        await context.write(messages.error(problem))
 
     async def _serve(self, context: Context) -> None:
         if self._draining is not None:
-            await context.write(messages.draining(1000, self._draining))
+            await context.write(messages.draining(RETRY_AFTER_MS, self._draining))
             return
         request = await self._first(context)
+        self._fences.check(*_claim(request), time.monotonic())
         if len(self._sessions) + self._opening >= self._max_sessions:
             raise ResourceExhausted(
                 f"this server has {self._max_sessions} sessions, its limit (--max-sessions); close one, or raise it"
@@ -97,29 +117,37 @@ class DataService:
             opening = await self._open(request, context)
         finally:
             self._opening -= 1
-        session = self._admit(request, opening, context)
-        reason = "the only transport of this server"
+        window = request.window
+        offer = self._transports.offer(request.transports, context.peer(), window.bytes, opening.step_bytes)
+        try:
+            session = self._admit(request, opening, context, offer)
+        except ServiceError:
+            opening.close()
+            if offer.slots is not None:
+                offer.slots.close()
+            raise
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[None]] = []
         try:
-            await context.write(
-                messages.opened(opening, session.who.session, session.who.transport, reason, self._server)
-            )
+            await context.write(messages.opened(opening, session.who.session, offer, self._server))
             hearing = loop.create_task(self._hear(session, context))
             sending = loop.create_task(session.run())
-            tasks += [hearing, sending]
-            await asyncio.wait({hearing, sending}, return_when=asyncio.FIRST_COMPLETED)
+            going = loop.create_task(_wait(session.must_go))
+            tasks += [hearing, sending, going]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in (sending, hearing):
                 if task.done():
                     task.result()
         finally:
             del self._sessions[session.who.session]
+            self._fences.leave(_claim(request)[0], session.who.session, time.monotonic())
             self._session_ended.set()
             for task in tasks:
                 task.cancel()
             try:
                 await asyncio.gather(*tasks, return_exceptions=True)
             finally:
+                session.let_slots_go()
                 opening.close()  # last: the feed may still have been asking
             _log.info("session %s of job %s closed", session.who.session, session.who.job)
 
@@ -153,7 +181,7 @@ class DataService:
             raise
         return opening.result()
 
-    def _admit(self, request: pb.Open, opening: Opening, context: Context) -> Session:
+    def _admit(self, request: pb.Open, opening: Opening, context: Context, offer: Offer) -> Session:
         who = Who(
             session=secrets.token_hex(6),
             job=request.job,
@@ -162,28 +190,48 @@ class DataService:
             world_size=request.view.world_size,
             replica=request.view.replica,
             client=request.client,
-            transport="grpc",
         )
+        self._take_over(request, who.session)
         ledger = Ledger()
         ledger.open_window(max(1, request.window.steps), max(1, request.window.bytes))
         target = request.view.target_rows_per_s
-        session = Session(who, opening, ledger, self._limits, self.totals, context.write, target)
+        session = Session(who, opening, ledger, self._limits, self.totals, context.write, target, offer.slots)
         self._sessions[who.session] = session
         self.totals.sessions += 1
         if self._draining is not None:
             session.drain(self._draining)
         _log.info(
-            "session %s: job %s, stream %s, rank %d of %d, %s, client %s",
+            "session %s: job %s, stream %s, rank %d of %d, %s, client %s, over %s: %s",
             *(who.session, who.job, who.name, who.rank, who.world_size, ", ".join(opening.datasets), who.client),
+            *("gRPC" if offer.slots is None else "shared memory", offer.reason),
         )
         return session
+
+    def _take_over(self, request: pb.Open, session: str) -> None:
+        """This session holds its rank from now on; those of an older process are fenced."""
+        key, comer = _claim(request)
+        taken = self._fences.take(key, comer, session, time.monotonic())
+        for old in taken.fenced:
+            self._end(self._sessions[old], taken_over(key, comer.client))
+        for old in taken.replaced:
+            self._sessions[old].must_go.set()
 
     async def _hear(self, session: Session, context: Context) -> None:
         """Take what the client says until it closes."""
         while (message := await _read(context)) is not None:
             kind = message.WhichOneof("kind")
             if kind == "credit":
-                session.credit(message.credit.steps, message.credit.bytes)
+                session.credit(message.credit.steps, message.credit.bytes, message.credit.slots)
+                _note_position(session, message.credit)
+            elif kind == "heartbeat":
+                _note_position(session, message.heartbeat)
+            elif kind == "started":
+                try:
+                    session.started(message.started.start)
+                except ServiceError as problem:
+                    self._end(session, problem)
+            elif kind == "proof":
+                session.proof(message.proof.nonce, message.proof.reason)
             elif kind == "close":
                 return
             elif kind == "open":
@@ -199,6 +247,23 @@ async def _read(context: Context) -> pb.ClientMessage | None:
         return pb.ClientMessage.FromString(data)
     except DecodeError as error:
         raise InvalidRequest(f"bytes that are no ClientMessage: {error}") from error
+
+
+def _claim(request: pb.Open) -> tuple[Key, Comer]:
+    view = request.view
+    return (
+        Key(request.job, request.name, view.rank, view.replica),
+        Comer(request.token, request.reopened, request.client or "a client without a name"),
+    )
+
+
+def _note_position(session: Session, said: pb.Credit | pb.Heartbeat) -> None:
+    if said.HasField("at"):
+        session.at(said.at.epoch, said.at.step)
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 def _close_unused(opening: "asyncio.Task[Opening]") -> None:

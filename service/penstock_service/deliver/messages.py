@@ -3,15 +3,14 @@
 import json
 from collections.abc import Iterator
 
-import pyarrow as pa
-
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1 import frames as framing
-from penstock_service.core.errors import ServiceError
-from penstock_service.core.feed import Bundle, EpochEnd, Opening
+from penstock_service.core.errors import Fenced, ServiceError
+from penstock_service.core.feed import U8, Bundle, EpochEnd, Opening
+from penstock_service.deliver.transport import Offer
 
 
-def opened(opening: Opening, session: str, transport: str, reason: str, server: str) -> bytes:
+def opened(opening: Opening, session: str, offer: Offer, server: str) -> bytes:
     message = pb.Opened(
         session=session,
         schema=opening.schema.serialize().to_pybytes(),
@@ -19,8 +18,9 @@ def opened(opening: Opening, session: str, transport: str, reason: str, server: 
         plan=json.dumps(opening.plan),
         steps=opening.steps,
         rows=opening.rows,
-        transport=transport,
-        transport_reason=reason,
+        transport="grpc" if offer.slots is None else "shm",
+        transport_reason=offer.reason,
+        slots=_slots(offer),
         server=server,
         cursor=opening.cursor.to_json(),
         datasets=opening.datasets,
@@ -34,7 +34,7 @@ def filling(rows: int, of: int, stage: str) -> bytes:
     return _bytes(pb.ServerMessage(filling=pb.Filling(rows=rows, of=of, stage=stage)))
 
 
-def bundle(made: Bundle) -> bytes:
+def bundle(made: Bundle, slot: int | None = None) -> bytes:
     message = pb.Bundle(
         epoch=made.epoch,
         first_step=made.first_step,
@@ -51,12 +51,13 @@ def bundle(made: Bundle) -> bytes:
         ends_epoch=made.ends_epoch,
         rows_wait_us=int(made.rows_wait_seconds * 1e6),
         gather_us=int(made.gather_seconds * 1e6),
+        slot=slot,
     )
     return _bytes(pb.ServerMessage(bundle=message))
 
 
-def frames(body: pa.Buffer, frame_bytes: int) -> Iterator[bytes]:
-    data = memoryview(body)
+def frames(body: U8, frame_bytes: int) -> Iterator[bytes]:
+    data = body.data
     for at in range(0, len(data), frame_bytes):
         yield framing.encode(data[at : at + frame_bytes])
 
@@ -82,8 +83,17 @@ def heartbeat() -> bytes:
 
 
 def error(problem: ServiceError) -> bytes:
+    if isinstance(problem, Fenced):
+        return _bytes(pb.ServerMessage(fenced=pb.Fenced(by=problem.by, message=str(problem))))
     message = pb.Error(code=problem.code, message=str(problem), retryable=problem.retryable)
     return _bytes(pb.ServerMessage(error=message))
+
+
+def _slots(offer: Offer) -> pb.Slots | None:
+    slots = offer.slots
+    if slots is None:
+        return None
+    return pb.Slots(path=str(slots.path), count=slots.count, slot_bytes=slots.slot_bytes)
 
 
 def _bytes(message: pb.ServerMessage) -> bytes:

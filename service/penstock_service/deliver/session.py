@@ -5,22 +5,30 @@ goes, so what is made ahead is one bundle at most.
 """
 
 import asyncio
+import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from penstock_proto.v1.credit import Ledger
-from penstock_service.core.feed import Bundle, EpochEnd, Opening
+from penstock_service.core.errors import ServiceError
+from penstock_service.core.feed import Bundle, EpochEnd, Opening, ordinary
 from penstock_service.core.status import SessionState, SessionStatus
 from penstock_service.deliver import messages
+from penstock_service.deliver.slots import Slot, Slots
 
 Write = Callable[[bytes], Awaitable[None]]
 
+PROOF_WITHIN: Final = 10.0  # seconds
 FILLING_EVERY: Final = 0.5  # seconds between two words to a client that waits for rows
 HEARTBEAT_EVERY: Final = 5.0  # seconds of silence after which the client is told that we live
+RETRY_AFTER_MS: Final = 1000  # how long clients of a server that drains should hold
+END_WITHIN: Final = 5.0  # seconds that a client has to take the bundle in hand and the reason
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Totals:
     """What all sessions sent since start."""
 
     rows: dict[str, int] = field(default_factory=dict)  # by dataset
-    bytes: int = 0
+    bytes: dict[str, int] = field(default_factory=dict)  # by transport
     steps: int = 0
     bundles: int = 0
     sessions: int = 0
@@ -57,7 +65,6 @@ class Who:
     world_size: int
     replica: int
     client: str
-    transport: str
 
 
 class Session:
@@ -72,8 +79,14 @@ class Session:
         totals: Totals,
         write: Write,
         target_rows_per_s: float = 0.0,
+        slots: Slots | None = None,
     ) -> None:
+        """`slots`: shared with the client once it has proven that it maps them; the session closes them."""
         self.who = who
+        self.transport = "grpc"
+        self._slots = slots
+        self._proof = asyncio.Event()
+        self._making_into: Slot | None = None
         self._target = target_rows_per_s
         self._opening = opening
         self._feed = opening.feed
@@ -82,7 +95,8 @@ class Session:
         self._totals = totals
         self._write = write
         self._credit_came = asyncio.Event()
-        self._draining: str | None = None
+        self._last_word: bytes | None = None  # what the client is told after the bundle in hand
+        self.must_go = asyncio.Event()  # set when the session ends whether the client listens or not
         self._began = time.monotonic()
         self._state: SessionState = "filling"
         self._waited = {"credit": 0.0, "rows": 0.0}
@@ -90,27 +104,62 @@ class Session:
         self._done_steps = 0  # those whose credit came back
         self._epoch_ends: deque[int] = deque()  # steps sent before each end of an epoch that the user has not reached
         self._epoch, self._step = opening.cursor.epoch, opening.cursor.step
+        self._taken = self._epoch, self._step  # where the trainer is, as it last said
+        self._moved = self._began
         self._sent_rows = self._sent_bytes = self._sent_steps = 0
 
     # -- events -------------------------------------------------------------------------------------------------
 
-    def credit(self, steps: int, size: int) -> None:
+    def credit(self, steps: int, size: int, slots: Sequence[int] = ()) -> None:
+        if self._slots is not None:
+            self._slots.give_back(slots)
         self._ledger.grant(steps, size)
         self._done_steps += steps
         self._credit_came.set()
 
+    def proof(self, nonce: bytes, reason: str) -> None:
+        """What the client says of the slots it was offered: from here on it is known how bundles travel."""
+        if self._slots is not None and not self._proof.is_set():
+            if self._slots.prove(nonce):
+                self.transport = "shm"
+            else:
+                _log.info("session %s: no shared memory: %s", self.who.session, reason or "the proof is wrong")
+                self.let_slots_go()
+        self._proof.set()
+
     def drain(self, reason: str) -> None:
         """Finish the bundle in hand, then tell the client to come back later."""
-        self._draining = reason
-        self._credit_came.set()
+        self._end_with(messages.draining(RETRY_AFTER_MS, reason))
+
+    def end(self, problem: ServiceError) -> None:
+        """Finish the bundle in hand, then tell the client why nothing follows. One that does not listen (it may be
+        stopped, with its network buffers full) learns it when it comes back."""
+        self._end_with(messages.error(problem))
+        asyncio.get_running_loop().call_later(END_WITHIN, self.must_go.set)
+
+    def started(self, start: str) -> None:
+        """The trainer, which had only looked, takes its first step. Raises a ServiceError if it may not."""
+        self._opening.started(start)
+
+    def at(self, epoch: int, step: int) -> None:
+        """The trainer gets this step next."""
+        if self._taken != (epoch, step):
+            self._taken, self._moved = (epoch, step), time.monotonic()
+
+    def _end_with(self, word: bytes) -> None:
+        if self._last_word is None:
+            self._last_word = word
+            self._credit_came.set()
+            self._proof.set()  # nothing waits for it any more
 
     # -- the route ----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Send until drained; errors of the feed are the caller's to tell."""
+        """Send until drained or fenced; errors of the feed are the caller's to tell."""
         making: asyncio.Task[Bundle | EpochEnd] | None = None
         try:
-            while self._draining is None:
+            await self._proven()
+            while self._last_word is None:
                 if making is None:
                     if not await self._credit_for(self._may_make):
                         break
@@ -118,7 +167,7 @@ class Session:
                 made = await self._wait_for(making)
                 if made is None:
                     break
-                making = None
+                making, slot = None, self._take_slot()
                 if isinstance(made, EpochEnd):
                     self._epoch_ends.append(self._sent_steps)
                     await self._write(messages.epoch_end(made))
@@ -128,12 +177,40 @@ class Session:
                 self._ledger.spend(made.steps, made.body.size)
                 if self._may_make():
                     making = self._make()
-                await self._send(made)
-            await self._write(messages.draining(1000, self._draining or ""))
+                await self._send(made, slot)
+            if self._last_word is not None:
+                await self._write(self._last_word)
         finally:
             if making is not None:
                 making.cancel()
                 await asyncio.gather(making, return_exceptions=True)
+            self.let_slots_go()
+
+    async def _proven(self) -> None:
+        """No payload before it is known whether the client maps the slots."""
+        if self._slots is None:
+            return
+        try:
+            async with asyncio.timeout(PROOF_WITHIN):
+                await self._proof.wait()
+        except TimeoutError:
+            self.proof(b"", f"no proof came within {PROOF_WITHIN:g} s")
+
+    def let_slots_go(self) -> None:
+        """May be called twice: the session may end before it runs."""
+        if self._slots is not None:
+            self._slots.close()
+            self._slots = None
+
+    def _take_slot(self) -> int | None:
+        """The slot that the bundle just made lies in; one that it did not need is free again."""
+        slot, self._making_into = self._making_into, None
+        if slot is None or self._slots is None:
+            return None
+        if slot.used:
+            return slot.index
+        self._slots.give_back([slot.index])
+        return None
 
     def _may_make(self) -> bool:
         """There is credit, and the user is in this epoch or the one before: more look-ahead would mostly be wasted."""
@@ -146,17 +223,19 @@ class Session:
         size = max(1, min(self._limits.bundle_bytes, self._ledger.bytes))
         if self._sent_steps == 0 and self._ledger.outstanding_steps == 0:
             steps = min(steps, 8)  # the first steps of a session leave early
-        return asyncio.get_running_loop().create_task(self._feed.next(steps, size, self._progress))
+        slot = self._making_into = self._slots.lease() if self.transport == "shm" and self._slots else None
+        memory = slot.memory if slot is not None else ordinary
+        return asyncio.get_running_loop().create_task(self._feed.next(steps, size, self._progress, memory))
 
     def _progress(self, rows: int, of: int, stage: str) -> None:
         self._filling = (rows, of, stage)
 
     async def _wait_for(self, making: "asyncio.Task[Bundle | EpochEnd]") -> Bundle | EpochEnd | None:
-        """The next bundle; tells the client meanwhile what it waits for. None: draining began first."""
+        """The next bundle; tells the client meanwhile what it waits for. None: the session ends first."""
         if not making.done():
             started = time.monotonic()
             self._state = "waiting for rows" if self._sent_steps else "filling"
-            while not making.done() and self._draining is None:
+            while not making.done() and self._last_word is None:
                 await asyncio.wait({making}, timeout=FILLING_EVERY)
                 if not making.done():
                     await self._write(messages.filling(*self._filling))
@@ -167,12 +246,12 @@ class Session:
         return making.result()
 
     async def _credit_for(self, enough: Callable[[], bool]) -> bool:
-        """Wait until there is credit enough; False: draining began first."""
+        """Wait until there is credit enough; False: the session ends first."""
         if enough():
             return True
         started = time.monotonic()
         self._state = "waiting for credit"
-        while not enough() and self._draining is None:
+        while not enough() and self._last_word is None:
             self._credit_came.clear()
             try:
                 async with asyncio.timeout(HEARTBEAT_EVERY):
@@ -186,21 +265,23 @@ class Session:
         self._waited[what] += seconds
         self._totals.waits[what] += seconds
 
-    async def _send(self, bundle: Bundle) -> None:
+    async def _send(self, bundle: Bundle, slot: int | None) -> None:
         started = time.monotonic()
-        await self._write(messages.bundle(bundle))
-        for frame in messages.frames(bundle.body, self._limits.frame_bytes):
-            await self._write(frame)
-        self._count(bundle, time.monotonic() - started)
+        await self._write(messages.bundle(bundle, slot))
+        if slot is None:
+            for frame in messages.frames(bundle.body, self._limits.frame_bytes):
+                await self._write(frame)
+        self._count(bundle, slot, time.monotonic() - started)
 
-    def _count(self, bundle: Bundle, seconds: float) -> None:
+    def _count(self, bundle: Bundle, slot: int | None, seconds: float) -> None:
         self._epoch, self._step = bundle.epoch, bundle.first_step + bundle.steps
         self._sent_steps += bundle.steps
         self._sent_rows += bundle.all_rows
         self._sent_bytes += bundle.body.size
         totals = self._totals
         totals.steps += bundle.steps
-        totals.bytes += bundle.body.size
+        through = "grpc" if slot is None else "shm"
+        totals.bytes[through] = totals.bytes.get(through, 0) + bundle.body.size
         totals.bundles += 1
         totals.send_seconds += seconds
         for dataset, rows in bundle.rows_by_dataset.items():
@@ -213,6 +294,7 @@ class Session:
         return slow and self._waited["rows"] > self._waited["credit"]
 
     def status(self) -> SessionStatus:
+        now = time.monotonic()
         return SessionStatus(
             session=self.who.session,
             job=self.who.job,
@@ -222,7 +304,7 @@ class Session:
             world_size=self.who.world_size,
             replica=self.who.replica,
             client=self.who.client,
-            transport=self.who.transport,
+            transport=self.transport,
             state=self._state,
             epoch=self._epoch,
             step=self._step,
@@ -233,8 +315,12 @@ class Session:
             credit_bytes=self._ledger.bytes,
             seconds_waiting_for_credit=self._waited["credit"],
             seconds_waiting_for_rows=self._waited["rows"],
-            seconds_connected=time.monotonic() - self._began,
+            seconds_connected=now - self._began,
             pool_rows=int(self._opening.plan["pool_rows"]),
             target_rows_per_s=self._target,
             below_target=self._below_target(),
+            taken_epoch=self._taken[0],
+            taken_step=self._taken[1],
+            seconds_since_moved=now - self._moved,
+            epoch_steps=self._opening.steps,
         )

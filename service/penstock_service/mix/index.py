@@ -13,7 +13,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import DataError
 from penstock_service.core.hashing import U64, digest_ids
 from penstock_service.core.segment import BadUnit, Segment, SourceChunks
-from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT
+from penstock_service.mix.pool import SOURCE_SHIFT
 
 I64 = npt.NDArray[np.int64]
 
@@ -28,6 +28,9 @@ class ChunkNumbers:
         self.sources = tuple(sources)
         self._first = np.zeros(len(sources) + 1, np.int64)
         np.cumsum([s.manifest.chunks for s in sources], out=self._first[1:])
+        starts = [s.manifest.chunk_start[:-1].astype(np.uint64) for s in sources]
+        of_source = [at | np.uint64(i << SOURCE_SHIFT) for i, at in enumerate(starts)]
+        self._first_id = np.concatenate(of_source) if of_source else np.empty(0, np.uint64)  # of each chunk, ascending
 
     def by_source(self, chunks: I64) -> list[SourceChunks]:
         """Ascending `chunks` of the stream, sorted out by source."""
@@ -40,17 +43,8 @@ class ChunkNumbers:
 
     def locate(self, ids: U64) -> tuple[I64, I64]:
         """Chunk of the stream and stored row in it, for each row id [n]."""
-        source = (ids >> np.uint64(SOURCE_SHIFT)).astype(np.int64)
-        position = (ids & np.uint64(POSITION_MASK)).astype(np.int64)
-        chunk, row = np.empty_like(position), np.empty_like(position)
-        for i, dataset in enumerate(self.sources):
-            mine = slice(None) if len(self.sources) == 1 else np.flatnonzero(source == i)
-            starts = dataset.manifest.chunk_start
-            at = position[mine]
-            own = np.searchsorted(starts, at, side="right") - 1
-            chunk[mine] = own + self._first[i]
-            row[mine] = at - starts[own]
-        return chunk, row
+        chunk = np.searchsorted(self._first_id, ids, side="right") - 1  # over all sources in one go
+        return chunk, (ids - self._first_id[chunk]).view(np.int64)
 
 
 def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> Segment:
@@ -64,7 +58,8 @@ def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> S
     for c, info in infos.items():
         if isinstance(info, DataError):
             units = np.flatnonzero(chunk == c)
-            bad.extend(BadUnit(int(u), f"row {int(stored_row[u])} of the chunk", str(info)) for u in units[:1])
+            lost = [(int(u), int(stored_row[u])) for u in units[:1]]
+            bad.extend(BadUnit(unit, f"row {at} of the chunk", str(info), at) for unit, at in lost)
         elif info.errors or info.dropped:
             units = np.flatnonzero(chunk == c)
             stored = stored_row[units]
@@ -92,4 +87,4 @@ def _errors(units: I64, stored: I64, info: ChunkInfo) -> list[BadUnit]:
     by_row: dict[int, RowError] = {e.row: e for e in info.errors}
     hit = np.flatnonzero(np.isin(stored, np.fromiter(by_row, np.int64, len(by_row))))
     found = [(int(units[i]), by_row[int(stored[i])]) for i in hit]
-    return [BadUnit(unit, error.where, error.reason) for unit, error in found]
+    return [BadUnit(unit, error.where, error.reason, error.row) for unit, error in found]

@@ -16,6 +16,7 @@ from penstock_service.core.errors import DataError
 from penstock_service.core.hashing import U64
 from penstock_service.core.segment import I64, ChunkSource, Progress, Segment, SourceChunks
 from penstock_service.mix.index import ChunkNumbers, build
+from penstock_service.mix.meter import Meter
 from penstock_service.mix.pool import Order
 
 _GROUP: Final = 16  # chunks asked for between two reports of progress
@@ -23,6 +24,7 @@ _SMALL: Final = 1 << 16  # units of a segment
 _SOURCES_NAMED: Final = 8  # in a log line, and of each of them
 _SHARDS_NAMED: Final = 3
 _REMEMBERED: Final = 4  # segments kept for sessions that come a little later
+_COUNTED: Final = 1 << 16  # segments whose number of units is kept
 
 _log = logging.getLogger(__name__)
 
@@ -31,13 +33,24 @@ class Mixer:
     """Builds segments of one order. All methods but the constructor belong to the event loop."""
 
     def __init__(
-        self, sources: Sequence[DatasetVersion], order: Order, chunks: ChunkSource, counters: Counters
+        self,
+        sources: Sequence[DatasetVersion],
+        order: Order,
+        chunks: ChunkSource,
+        counters: Counters,
+        meter: Meter | None = None,
+        ahead: bool = True,
     ) -> None:
+        """`meter` measures what is planned; `ahead`: build what comes next before it is asked for."""
+        self.meter = meter
+        self._ahead = ahead
         self._order = order
         self._numbers = ChunkNumbers(sources)
         self._chunks = chunks
         self._counters = counters
         self._segments: OrderedDict[tuple[int, int], asyncio.Task[Segment]] = OrderedDict()
+        self._units: OrderedDict[tuple[int, int], int] = OrderedDict()  # of segments, before any filter
+        self._may_drop = any(source.chain is not None and source.chain.may_drop for source in sources)
         self._resting = False
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
 
@@ -76,6 +89,23 @@ class Mixer:
                 if not watching:
                     del self._watchers[key]
 
+    async def units(self, epoch: int, number: int) -> int | None:
+        """See `core.segment.SegmentSource`: planned once, and remembered."""
+        if self._may_drop:
+            return None
+        key = (epoch, number)
+        making = self._segments.get(key)
+        if key not in self._units and making is not None:
+            await asyncio.wait({making})  # counting it beside would plan it twice
+        if key not in self._units:
+            self._count(key, await asyncio.to_thread(self._order.segment_units, epoch, number))
+        return self._units[key]
+
+    def _count(self, key: tuple[int, int], units: int) -> None:
+        self._units[key] = units
+        if len(self._units) > _COUNTED:
+            self._units.popitem(last=False)
+
     def ready(self, epoch: int, number: int) -> bool:
         """Is the segment there without waiting?"""
         task = self._segments.get((epoch, number))
@@ -86,6 +116,8 @@ class Mixer:
 
         One segment, and another where segments are small: a bundle may take more than one of them.
         """
+        if not self._ahead:
+            return
         following = self._after(epoch, number)
         self._start(following)
         if self._order.rows < _SMALL * self._order.segments:
@@ -137,12 +169,18 @@ class Mixer:
     def _plan(self, epoch: int, number: int) -> tuple[U64, I64, I64, I64]:
         """Off the event loop: row ids of a segment, their chunks and rows, and how many units each chunk gives."""
         ids = self._order.segment_rows(epoch, number)
+        mixed = self.meter.add(epoch, number, ids) if self.meter is not None else None
+        if mixed is not None:
+            some = "" if mixed.complete else f" (of {mixed.segments} of its {mixed.of_segments} segments)"
+            named = "+".join(source.name for source in self._numbers.sources)
+            _log.info("%s, epoch %d was mixed%s: %s", named, epoch, some, mixed)
         chunk, row = self._numbers.locate(ids)
         return ids, chunk, row, np.bincount(chunk)
 
     async def _build(self, epoch: int, number: int) -> Segment:
         began = started = time.perf_counter()
         ids, chunk, row, units = await asyncio.to_thread(self._plan, epoch, number)
+        self._count((epoch, number), len(ids))
         wanted = np.flatnonzero(units)
         mixed = time.perf_counter() - started
         infos: dict[int, ChunkInfo | DataError] = {}
@@ -174,7 +212,8 @@ class Mixer:
         parts = []
         for part in entering[:_SOURCES_NAMED]:
             dataset = self._numbers.sources[part.source]
-            named = ", ".join(str(dataset.manifest.shards["path"][shard]) for shard in part.shards[:_SHARDS_NAMED])
+            paths = dataset.manifest.shards["path"]
+            named = ", ".join(paths[shard].as_py() for shard in part.shards[:_SHARDS_NAMED])
             more = f" and {len(part.shards) - _SHARDS_NAMED} more" if len(part.shards) > _SHARDS_NAMED else ""
             parts.append(f"{part.rows} rows of {dataset.name} from {named}{more}")
         rest = len(entering) - len(parts)

@@ -48,6 +48,8 @@ class PassOrder:
     def _in_pass(self, epoch: int, number: int, first: int, last: int) -> I64:
         prefix, shift, _ = self._of_pass(epoch, number)
         lo = int(np.searchsorted(prefix, first, side="right")) - 1
+        if last <= prefix[lo + 1]:  # all in one shard: often, where many sources share a chunk set
+            return np.arange(first + shift[lo], last + shift[lo], dtype=np.int64)
         hi = int(np.searchsorted(prefix, last, side="left"))
         edges = np.clip(prefix[lo : hi + 1], first, last)
         out = np.arange(first, last, dtype=np.int64)

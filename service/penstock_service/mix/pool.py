@@ -54,6 +54,10 @@ class Order(Protocol):
         """Row ids of a segment in their order."""
         ...
 
+    def segment_units(self, epoch: int, segment: int) -> int:
+        """How many row ids those are; asking for them next costs little more."""
+        ...
+
     def entering(self, epoch: int, segment: int) -> list["Entering"]:
         """What comes into the pool just before the segment leaves it."""
         ...
@@ -85,6 +89,7 @@ class MixingPool:
         self._reshuffle = reshuffle
         self._passes = [PassOrder(i, start, seed) for i, start in enumerate(shard_starts)]
         self._waiting: dict[tuple[int, int, int], _Waiting] = {}  # by (epoch, set, cycles waited)
+        self._counted: tuple[int, int, list[_Waiting]] | None = None  # the segment that was counted last
         self._lock = Lock()
         shape = (plan.pool_rows, plan.drain, plan.cycles)
         self._limits = thresholds(*shape)
@@ -116,24 +121,42 @@ class MixingPool:
     @property
     def nbytes(self) -> int:
         """Bytes of what is remembered."""
-        return sum(ids.nbytes + place.nbytes for ids, place in list(self._waiting.values()))
+        counted = self._counted[2] if self._counted is not None else []
+        return sum(ids.nbytes + place.nbytes for ids, place in [*list(self._waiting.values()), *counted])
 
     def segment_rows(self, epoch: int, segment: int) -> U64:
         epoch = epoch if self._reshuffle else 0
         with self._lock:
-            first = max(0, segment - self._plan.cycles + 1)
-            sets = range(first, min(segment, self._schedule.sets - 1) + 1)
-            parts = [self._leaving(epoch, number, segment) for number in sets]
-            self._forget()
+            parts = self._parts(epoch, segment)
+            self._counted = None
         if not parts:
             return np.empty(0, np.uint64)
         ids = np.concatenate([p[0] for p in parts])
         place = np.concatenate([p[1] for p in parts])
+        del parts  # of a large pool it is as much again
         return _in_place_order(ids, place)
+
+    def segment_units(self, epoch: int, segment: int) -> int:
+        epoch = epoch if self._reshuffle else 0
+        with self._lock:
+            parts = self._parts(epoch, segment)
+            self._counted = (epoch, segment, parts)
+        return sum(len(ids) for ids, _ in parts)
 
     def forget(self) -> None:
         with self._lock:
             self._waiting.clear()
+            self._counted = None
+
+    def _parts(self, epoch: int, segment: int) -> list[_Waiting]:
+        """Rows of each set that leave with `segment`."""
+        if self._counted is not None and self._counted[:2] == (epoch, segment):
+            return self._counted[2]
+        first = max(0, segment - self._plan.cycles + 1)
+        sets = range(first, min(segment, self._schedule.sets - 1) + 1)
+        parts = [self._leaving(epoch, number, segment) for number in sets]
+        self._forget()
+        return parts
 
     def _leaving(self, epoch: int, number: int, segment: int) -> _Waiting:
         """Rows of set `number` that leave with `segment`; they are handed out once, then made again."""
@@ -145,23 +168,34 @@ class MixingPool:
 
     def _admit(self, epoch: int, number: int, from_cycle: int) -> None:
         """Let set `number` in: split its rows by the cycle they leave in, from `from_cycle` on."""
-        all_ids: list[U64] = []
-        all_hashes: list[U64] = []
-        for take in self._schedule.takes(number):
-            tag = np.uint64(take.source << SOURCE_SHIFT)
-            for pass_number, positions in self._passes[take.source].positions(epoch, take.start, take.stop):
-                ids = positions.astype(np.uint64) | tag
-                all_ids.append(ids)
-                all_hashes.append(hash_rows(key_of(_PLACE, self._seed, epoch, pass_number), ids))
-        ids = np.concatenate(all_ids) if all_ids else np.empty(0, np.uint64)
-        place = np.concatenate(all_hashes) if all_hashes else np.empty(0, np.uint64)
+        ids, place = self._entering_rows(epoch, number)
         limits = self._first_limits if number == 0 else self._limits
-        wait = delays(rehash(place, _DELAY), limits)
+        late = rehash(place, _DELAY)
+        if from_cycle:  # after a seek most rows have left already: only the others are sorted out
+            still = late >= np.uint64(limits[from_cycle - 1])
+            ids, place, late = ids[still], place[still], late[still]
+        wait = delays(late, limits)
+        del late
         by_wait = np.argsort(wait, kind="stable")  # uint8: a radix sort
         edges = np.searchsorted(wait[by_wait], np.arange(self._plan.cycles + 1))
         for cycle in range(from_cycle, self._plan.cycles):
             chosen = by_wait[edges[cycle] : edges[cycle + 1]]
             self._waiting[epoch, number, cycle] = (ids[chosen], place[chosen])
+
+    def _entering_rows(self, epoch: int, number: int) -> _Waiting:
+        """All rows of set `number`. What costs by the call is done for all sources together."""
+        parts: list[U64] = []
+        passes: list[int] = []
+        for take in self._schedule.takes(number):
+            tag = np.int64(take.source << SOURCE_SHIFT)
+            for pass_number, positions in self._passes[take.source].positions(epoch, take.start, take.stop):
+                parts.append((positions | tag).view(np.uint64))
+                passes.append(pass_number)
+        ids = np.concatenate(parts) if parts else np.empty(0, np.uint64)
+        if len(set(passes)) <= 1:
+            return ids, hash_rows(key_of(_PLACE, self._seed, epoch, *passes[:1]), ids)
+        keys = [key_of(_PLACE, self._seed, epoch, number) for number in passes]
+        return ids, np.concatenate([hash_rows(key, part) for key, part in zip(keys, parts, strict=True)])
 
     def _forget(self) -> None:
         """Keep what a few readers at different places need: oldest first goes what is beyond three pools."""
@@ -194,6 +228,9 @@ class InOrder:
         at = np.arange(first, last, dtype=np.int64)
         source = np.searchsorted(self._edges, at, side="right") - 1
         return (at - self._edges[source]).astype(np.uint64) | (source.astype(np.uint64) << np.uint64(SOURCE_SHIFT))
+
+    def segment_units(self, epoch: int, segment: int) -> int:
+        return max(0, min((segment + 1) * self._drain, self.rows) - min(segment * self._drain, self.rows))
 
     def entering(self, epoch: int, segment: int) -> list[Entering]:  # nothing enters a pool that is by-passed
         return []

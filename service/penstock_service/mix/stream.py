@@ -11,7 +11,9 @@ from penstock_service.core.errors import DataError, InvalidRequest
 from penstock_service.core.hashing import short_hash
 from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Until, resolve
 from penstock_service.core.segment import ChunkSource
+from penstock_service.mix.meter import Meter
 from penstock_service.mix.pool import InOrder, MixingPool, Order
+from penstock_service.mix.quality import Stored
 from penstock_service.mix.schedule import Schedule, integer_weights
 
 WeightBy = Literal["rows", "shards", "bytes"]
@@ -81,6 +83,14 @@ class Stream:
             return InOrder([s.manifest.rows for s in self.sources], self.plan.drain, self.epoch_rows)
         starts = [s.manifest.shard_start for s in self.sources]
         return MixingPool(self.schedule(), self.plan, starts, self.seed, self.reshuffle)
+
+    def meter(self) -> Meter | None:
+        """Measures how well it is mixed; None: it is not mixed at all."""
+        if not self.shuffle:
+            return None
+        schedule = self.schedule()
+        starts = [s.manifest.shard_start for s in self.sources]
+        return Meter(Stored(starts, schedule.rows_by_source, self.plan.drain), schedule.segments)
 
     def readings(self) -> list[str]:
         """How often each source is read in an epoch, where that is not once."""

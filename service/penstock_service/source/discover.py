@@ -18,7 +18,7 @@ from penstock_service.source.objects.listing import list_objects
 from penstock_service.source.place import FileState
 from penstock_service.source.places import check_local
 from penstock_service.source.ranges import pick, split_ranges
-from penstock_service.source.splits import in_order, split_of
+from penstock_service.source.splits import answers, in_order, split_of
 from penstock_service.source.stores import DEFAULTS, Stores
 
 _MAGIC = "*?["
@@ -166,9 +166,7 @@ def _chosen(path: str, root: str, paths: Iterable[str], alone: bool) -> _Listed:
             listed.ignored[_suffix(relative)] += 1
         else:
             listed.files.append(_Candidate(full, split_of(_relative(full, above))))
-    if not listed.files:
-        raise NoRows(_nothing(path, listed.ignored))
-    return listed
+    return _data_alone(path, listed)
 
 
 def _picked(path: str, ranges: str, listed: _Listed) -> _Listed:
@@ -218,8 +216,16 @@ def _objects(uri: str, alone: bool, stores: Stores) -> _Listed:
         else:
             split = TRAIN if listing.single and alone else split_of(_relative(full, above))
             listed.files.append(_Candidate(full, split, state))
+    return _data_alone(uri, listed)
+
+
+def _data_alone(path: str, listed: _Listed) -> _Listed:
+    """What was listed, without files that are no data. Raises NoRows if nothing is left."""
+    if form := answers(_relative(file.full, listed.root) for file in listed.files):
+        listed.ignored["submission files (beside train and test)"] += len(form)
+        listed.files = [file for file in listed.files if _relative(file.full, listed.root) not in form]
     if not listed.files:
-        raise NoRows(_nothing(uri, listed.ignored))
+        raise NoRows(_nothing(path, listed.ignored))
     return listed
 
 

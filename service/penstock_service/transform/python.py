@@ -54,6 +54,8 @@ class PythonRows:
 
     def apply(self, batch: pa.RecordBatch) -> Done:
         call, after = self._load(), self.schema(batch.schema)
+        if batch.num_rows == 0:  # nothing to ask: all were left out before, and a failure could be no row's
+            return Done(_empty(after))
         try:
             return self._call(call, batch, after)
         except Exception as error:  # noqa: BLE001 - whatever user code raises belongs to a row: find which

@@ -1,0 +1,153 @@
+"""Slots: each is with one side at a time, none is lost, a full place is an answer and not a crash."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_service.deliver.slots import HEAD, NoSlots, Slots, sweep
+from penstock_service.deliver.transport import Transports
+
+
+@given(st.lists(st.one_of(st.none(), st.integers(0, 12)), max_size=60))
+def test_a_slot_is_on_one_side_at_a_time_and_none_is_lost(events: list[int | None]) -> None:
+    """None: lease one; a number: the client says it gives that one back, true or not."""
+    slots = Slots(8 * 4096, 4096)
+    away: set[int] = set()
+    try:
+        for event in events:
+            if event is None:
+                slot = slots.lease()
+                assert (slot is None) == (len(away) == slots.count)
+                if slot is not None:
+                    assert slot.index not in away
+                    away.add(slot.index)
+            else:
+                slots.give_back([event])
+                away.discard(event)
+            assert slots.in_use == len(away)
+    finally:
+        slots.close()
+
+
+def test_the_one_given_back_last_is_taken_first(tmp_path: Path) -> None:
+    slots = Slots(8 * 4096, 4096, tmp_path)
+    taken = [slots.lease() for _ in range(3)]
+    assert all(slot is not None for slot in taken)
+    slots.give_back([1])
+    found = slots.lease()
+    assert found is not None
+    assert found.index == 1
+    slots.close()
+
+
+def test_what_is_too_large_for_a_slot_leaves_it_unused(tmp_path: Path) -> None:
+    slots = Slots(4096, 4096, tmp_path)
+    slot = slots.lease()
+    assert slot is not None
+    assert slot.memory(4097).nbytes == 4097
+    used = slot.used
+    slot.memory(4096)[:] = 7
+    assert (used, slot.used) == (False, True)
+    assert slots.path.read_bytes()[HEAD + slot.index * 4096 :][:4096] == b"\7" * 4096
+    slots.close()
+
+
+def test_only_who_reads_the_file_can_prove_it_and_its_name_goes_either_way(tmp_path: Path) -> None:
+    for nonce, expected in ((None, True), (b"x" * 16, False), (b"", False)):
+        slots = Slots(4096, 4096, tmp_path)
+        assert slots.path.stat().st_mode & 0o777 == 0o600
+        read = slots.path.read_bytes()[:16] if nonce is None else nonce
+        assert slots.prove(read) is expected
+        assert not list(tmp_path.iterdir())
+        slots.close()
+        slots.close()
+
+
+def test_views_outlive_the_slots(tmp_path: Path) -> None:
+    slots = Slots(4096, 4096, tmp_path)
+    slot = slots.lease()
+    assert slot is not None
+    view = slot.memory(8)
+    view[:] = 3
+    slots.close()
+    del slots, slot
+    assert np.array_equal(view, np.full(8, 3, np.uint8))
+
+
+def test_a_place_that_is_too_small_says_what_it_has_and_what_would_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int, start: int, length: int) -> None:
+        if start + length > HEAD + 4096:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(NoSlots, match=r"has \d+ MiB free of \d+ MiB .* --shm-size=1g"):
+        Slots(8 * 4096, 4096, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_fills_up_later_leaves_the_slots_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(file: int, start: int, length: int) -> None:
+        if start + length > HEAD + 3 * 4096:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    slots = Slots(8 * 4096, 4096, tmp_path)
+    assert [slots.lease() is not None for _ in range(5)] == [True, True, True, False, False]
+    slots.give_back([0])
+    assert slots.lease() is not None
+    slots.close()
+
+
+def test_a_folder_that_is_not_there_is_no_crash(tmp_path: Path) -> None:
+    with pytest.raises(NoSlots, match="cannot be written to"):
+        Slots(4096, 4096, tmp_path / "gone")
+
+
+def test_what_a_killed_server_left_is_swept_and_what_a_living_one_holds_is_not(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from penstock_service.deliver.slots import Slots\n"
+        "slots = Slots(4096, 4096, Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    living = Slots(4096, 4096, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    assert sweep(tmp_path) == 1
+    assert list(tmp_path.iterdir()) == [living.path]
+    living.close()
+
+
+@pytest.mark.parametrize(
+    ("peer", "here"),
+    [
+        ("ipv4:127.0.0.1:5000", True),
+        ("ipv6:%5B::1%5D:5000", True),
+        ("ipv6:[::ffff:127.0.0.1]:5000", True),
+        ("unix:", True),
+        ("ipv4:192.0.2.7:5000", False),
+        ("ipv6:%5B2001:db8::1%5D:5000", False),
+    ],
+)
+def test_slots_are_offered_on_this_host_only(peer: str, here: bool) -> None:
+    offer = Transports(True, 4096).offer(["shm", "grpc"], peer, 8192, 100.0)
+    assert (offer.slots is not None) is here
+    assert ("another host" in offer.reason) is not here
+    if offer.slots is not None:
+        offer.slots.close()
+
+
+def test_what_was_not_asked_for_or_is_off_is_not_offered() -> None:
+    assert Transports(True, 4096).offer(["grpc"], "unix:", 1, 1.0) == (None, "the client asked for gRPC")
+    off = Transports(False, 4096).offer(["shm"], "unix:", 1, 1.0)
+    assert off.slots is None
+    assert "--shared-memory off" in off.reason
