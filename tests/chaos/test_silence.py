@@ -101,6 +101,8 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
 def job(server: Running, proxies: dict[str, Proxy], folder: Path, name: str) -> Job:
     target = proxies[name].target if name in proxies else server.target
     wish = {**WISH, "reconnect_timeout": 5.0 if name == "half-open for good" else 60.0}
+    if name in proxies:
+        wish["transport"] = "grpc"  # the rows themselves are on the connection
     file = folder / f"{name}.jsonl"
     return Job(target, name, "rows", 0, 1, 10, wish, file, pace=0.005, hold_gil=LONG if name == "holds the GIL" else 0)
 

@@ -79,7 +79,7 @@ class History:
     def begin(self, world: int, state: str) -> None:
         datasets, wish = STREAMS[self.stream]
         self.incarnation += 1
-        batch = self.dice.choice([8, 15, 20])
+        batch, transport = self.dice.choice([8, 15, 20]), self.dice.choice(["auto", "grpc"])
         self.jobs = [
             Job(
                 self.server.target,
@@ -88,7 +88,7 @@ class History:
                 rank,
                 world,
                 batch,
-                wish,
+                {**wish, "transport": transport},
                 self.folder / f"{self.incarnation}-{rank}.jsonl",
                 state,
             )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import penstock
+from penstock.subscription import Transport
 from tests import datafiles
 from tests.faults import Proxy
 from tests.running import Running
@@ -37,9 +38,17 @@ def proxy(server: Running) -> Iterator[Proxy]:
         yield found
 
 
-def stream_of(client: penstock.Client, prefetch: int = 40, patience: float = 60.0) -> penstock.Stream:
+def stream_of(
+    client: penstock.Client, prefetch: int = 40, patience: float = 60.0, transport: Transport = "grpc"
+) -> penstock.Stream:
     return client.stream(
-        "rows", batch_size=10, output="numpy", pool_rows=1500, prefetch=prefetch, reconnect_timeout=patience
+        "rows",
+        batch_size=10,
+        output="numpy",
+        pool_rows=1500,
+        prefetch=prefetch,
+        reconnect_timeout=patience,
+        transport=transport,
     )
 
 
@@ -60,12 +69,14 @@ def wait_for(what: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
+@pytest.mark.parametrize("transport", ["grpc", "auto"])
 @pytest.mark.parametrize("fault", ["cut", "reset", "reset in mid-message"])
 def test_connections_that_break_at_any_byte_lose_and_double_nothing(
-    server: Running, proxy: Proxy, whole: list[int], fault: str
+    server: Running, proxy: Proxy, whole: list[int], fault: str, transport: Transport
 ) -> None:
+    """Over gRPC the rows are on the connection that breaks; beside shared memory only words are."""
     dice = random.Random(fault)
-    with penstock.connect(proxy.target) as client, stream_of(client) as stream:
+    with penstock.connect(proxy.target) as client, stream_of(client, transport=transport) as stream:
         got: list[int] = []
         at = dice.randrange(500)
         for batch in stream:
@@ -77,7 +88,7 @@ def test_connections_that_break_at_any_byte_lose_and_double_nothing(
                 elif fault == "reset":
                     proxy.reset()
                 else:
-                    proxy.reset_after(dice.randrange(10_000))
+                    proxy.reset_after(dice.randrange(10_000 if transport == "grpc" else 300))
         assert got == whole
         assert int(stream.profile()["reconnects"]) >= 3
     assert "ended by a bug" not in server.log.read_text()

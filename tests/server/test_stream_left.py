@@ -1,24 +1,21 @@
-"""Loops that are left: by break, an exception, Ctrl-C, or because nobody cares. Nothing leaks, nothing is lost."""
+"""Loops that are left by an exception, by Ctrl-C, or by counting steps: nothing is lost and nothing comes again.
+
+That nothing leaks either is in test_leaks.py.
+"""
 
 import _thread
-import gc
 import itertools
-import json
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Iterator
 
-import psutil
 import pytest
 
 import penstock
 from tests import datafiles
 from tests.conftest import Serve
 from tests.running import Running
-
-T = TypeVar("T")
 
 
 @pytest.fixture(scope="module")
@@ -37,74 +34,6 @@ def client(server: Running) -> Iterator[penstock.Client]:
 
 def stream_of(client: penstock.Client) -> penstock.Stream:
     return client.stream("rows", batch_size=10, output="numpy", prefetch=4)
-
-
-def left_by_break(client: penstock.Client) -> None:
-    for batch in stream_of(client):
-        if batch.metadata.step == 3:
-            break
-
-
-def left_by_an_exception(client: penstock.Client) -> None:
-    with pytest.raises(ZeroDivisionError):  # noqa: PT012 - where it is raised is the point
-        for batch in stream_of(client):
-            1 // (batch.metadata.step - 3)
-
-
-def left_in_a_cycle(client: penstock.Client) -> None:
-    held: list[object] = [stream_of(client)]
-    held.append(held)
-    next(iter(held[0]))  # type: ignore[call-overload]
-
-
-def left_while_its_iterator_lives(client: penstock.Client) -> None:
-    iterator = iter(stream_of(client))
-    next(iterator)
-
-
-def closed_in_the_loop(client: penstock.Client) -> None:
-    stream = stream_of(client)
-    for _ in stream:
-        stream.close()
-        break
-
-
-WAYS = [
-    left_by_break,
-    left_by_an_exception,
-    left_in_a_cycle,
-    left_while_its_iterator_lives,
-    closed_in_the_loop,
-]
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_streams_that_are_left_keep_no_session_thread_or_file(
-    server: Running, client: penstock.Client, way: Callable[[penstock.Client], None]
-) -> None:
-    def held() -> tuple[int, int, int, int]:
-        gc.collect()
-        sessions = json.loads(server.get("/api/v1/sessions"))["sessions"]
-        receivers = sum(t.name == "penstock-receiver" for t in threading.enumerate())
-        return len(sessions), receivers, psutil.Process().num_fds(), psutil.Process(server.process.pid).num_fds()
-
-    way(client)  # what is made once is made now: channel, poller
-    settled(lambda: held()[:2], (0, 0))
-    before = held()
-    for _ in range(10):
-        way(client)
-    found = settled(held, before)
-    assert found[:2] == (0, 0)
-    assert found[2] <= before[2] + 1  # the request that asks for the sessions has a socket of its own
-    assert found[3] <= before[3] + 1
-
-
-def settled(look: Callable[[], T], wanted: T) -> T:
-    """What `look` says, once it is what is wanted or five seconds have passed: what was left ends a moment later."""
-    deadline = time.monotonic() + 5
-    while (found := look()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return found
 
 
 def test_after_an_exception_the_rest_of_the_epoch_is_there(client: penstock.Client) -> None:
