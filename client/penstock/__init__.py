@@ -17,6 +17,7 @@ from penstock.errors import (
     DatasetNotFound,
     Fenced,
     InvalidRequest,
+    JournalConflict,
     OrderChanged,
     PenstockError,
     PermanentError,
@@ -32,12 +33,14 @@ from penstock.errors import (
 )
 from penstock.explanation import Explanation
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
+from penstock.runs import Change, RunInfo
 from penstock.stream import Stream
 
 __all__ = [
     "AlreadyExists",
     "Batch",
     "BatchMetadata",
+    "Change",
     "Client",
     "ConversionError",
     "CursorMismatch",
@@ -50,6 +53,7 @@ __all__ = [
     "Explanation",
     "Fenced",
     "InvalidRequest",
+    "JournalConflict",
     "OrderChanged",
     "PenstockError",
     "PermanentError",
@@ -57,6 +61,7 @@ __all__ = [
     "RanksDisagree",
     "ResourceExhausted",
     "RetryableError",
+    "RunInfo",
     "ServerDraining",
     "ServerError",
     "ServerUnavailable",

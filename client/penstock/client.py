@@ -11,6 +11,7 @@ from penstock.errors import InvalidRequest
 from penstock.link import Link
 from penstock.registry import Registry
 from penstock.rows import StoredRows
+from penstock.runs import Runs
 from penstock.stream import Stream
 from penstock.subscription import (
     Datasets,
@@ -42,10 +43,11 @@ def connect(target: str | None = None, *, token: str | None = None, job: str | N
     return Client(target or os.environ.get("PENSTOCK_TARGET") or DEFAULT_TARGET, token=token, job=job)
 
 
-class Client(Registry):
+class Client(Registry, Runs):
     """Made by `connect`. May be used from several threads, pickled, and used after a fork.
 
-    What it may ask about datasets (register, get, list, search, versions, diff, remove, discover) is in `registry.py`.
+    What it may ask about datasets (register, get, list, search, versions, diff, remove, discover) is in `registry.py`;
+    about runs (runs, set_mixture, quarantine) in `runs.py`.
     """
 
     def __init__(self, target: str, *, token: str | None = None, job: str | None = None) -> None:

@@ -8,6 +8,7 @@ PenstockError                       text: what, where, how many, and what to do 
 │   ├── ProtocolMismatch            client and server speak different versions
 │   ├── CursorMismatch              the state belongs to another plan: a field-by-field difference
 │   ├── OrderChanged                something recomputed differs from what was sent before
+│   ├── JournalConflict             the state's journal and that of its run have parted: both heads, and the cure
 │   ├── DataError                   rows that cannot be parsed or do not fit the schema
 │   ├── SourceChanged               the files are not those of the dataset version
 │   ├── Fenced                      another process has taken this rank of the job over
@@ -66,6 +67,10 @@ class OrderChanged(PermanentError):
     """Something that was computed again differs from what was sent before; the text names chunk and stage."""
 
 
+class JournalConflict(PermanentError):
+    """The run's journal went another way than the state that was loaded; the text names both heads and the cure."""
+
+
 class DataError(PermanentError):
     """Rows that cannot be parsed or do not fit the schema; the text names file, position and reason."""
 
@@ -116,6 +121,7 @@ _BY_CODE: Final[dict[str, type[PenstockError]]] = {
     codes.PROTOCOL_MISMATCH: ProtocolMismatch,
     codes.CURSOR_MISMATCH: CursorMismatch,
     codes.ORDER_CHANGED: OrderChanged,
+    codes.JOURNAL_CONFLICT: JournalConflict,
     codes.DATA_ERROR: DataError,
     codes.SOURCE_CHANGED: SourceChanged,
     codes.SOURCE_UNREADABLE: SourceUnreadable,

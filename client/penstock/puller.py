@@ -4,11 +4,13 @@ The position is that of what the caller received. When a stream breaks, what was
 then another stream is opened at the position: nothing is lost and nothing comes twice.
 """
 
+import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -51,6 +53,9 @@ class Puller:
         self._link = link
         self._order, self._share, self._delivery, self._who = order, share, delivery, who
         self._cursor: Cursor | None = None  # of the last thing received, or to go on from
+        self._run: Mapping[str, Any] = {}  # the run and its journal as the server told them last
+        self._heard: pb.Journal | None = None  # what of it was taken over
+        self.branch = False  # the next Open begins a run of its own
         self._epoch = 0  # where there is no cursor
         self._left_at_end = False  # with no bundle in hand: are we between the last step of an epoch and its end?
         self._force = False  # the cursor is taken even if it is of another stream
@@ -86,22 +91,39 @@ class Puller:
 
     def cursor(self) -> Cursor | None:
         """After what was received; None before the server was ever asked."""
-        return self._bundle.cursor() if self._bundle is not None and self._bundle.done else self._cursor
+        here = self._bundle.cursor() if self._bundle is not None and self._bundle.done else self._cursor
+        self._hear()
+        return here if here is None or not self._run else replace(here, run=self._run)
 
-    def seek(self, epoch: int, cursor: Cursor | None) -> None:
-        """Go on at `cursor`, else at the start of `epoch`. Where we are there already, what is under way is kept."""
+    @property
+    def run(self) -> str:
+        """The id of the run; empty before the server was ever asked."""
+        return str(self._run.get("id", ""))
+
+    def take_run(self, run: str) -> None:
+        """The journal as a change left it (JSON): cursors carry it from now on."""
+        self._run = json.loads(run)
+
+    def seek(self, epoch: int, cursor: Cursor | None, branch: bool = False) -> None:
+        """Go on at `cursor`, else at the start of `epoch`. Where we are there already, what is under way is kept.
+
+        Args:
+            branch: in a run of its own, that begins with the cursor's entries of the journal.
+        """
         here = self.cursor()
         if cursor is None and here is not None:
             cursor = replace(here, epoch=epoch, segment=0, taken=0, step=0, digest=0)
-        if cursor is not None and here == cursor and self._pid == os.getpid():
+        if cursor is not None and here == cursor and self._pid == os.getpid() and not branch:
             return
         self._leave()
+        self._run = cursor.run if cursor is not None else {}
+        self.branch = branch
         self._cursor, self._epoch, self._left_at_end = cursor, epoch, False
 
-    def load(self, epoch: int, cursor: Cursor | None, skip: Skips, force: bool) -> None:
+    def load(self, epoch: int, cursor: Cursor | None, skip: Skips, force: bool, branch: bool) -> None:
         """Go on at a saved position, with the steps that were to be skipped there."""
         self.skip(skip)
-        self.seek(epoch, cursor)
+        self.seek(epoch, cursor, branch)
         self._force = force and self._receiver is None
 
     @property
@@ -130,6 +152,7 @@ class Puller:
         """Connect, if we never did: what the server says of the stream."""
         while self.opened is None:
             self._advance(self._link.now())
+        self._hear()
         return self.opened
 
     @property
@@ -263,7 +286,7 @@ class Puller:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
         if self._fenced is not None:
             raise Fenced(str(self._fenced))
-        message = self.open_message(self._cursor)
+        message = self.open_message(self.cursor())
         self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
         self._owed = None
         self._pid = os.getpid()
@@ -288,6 +311,7 @@ class Puller:
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
             client=client_name(),
             force=self._force,
+            branch=self.branch,
         )
 
     def _take_opened(self, opened: pb.Opened) -> None:
@@ -304,6 +328,7 @@ class Puller:
         self._let_in = os.getpid()
         self._agreed = self._start is not None
         self._cursor = Cursor.from_json(opened.cursor)
+        self._run, self.branch, self._heard = self._cursor.run, False, None
         self.clock.transport, self.clock.transport_reason = opened.transport, opened.transport_reason
         if not self._connected_once or self._force:
             for note in opened.notes:
@@ -382,12 +407,27 @@ class Puller:
             owed, self._owed = self._owed, None
             self._give_back(self._window.done(*owed))
 
+    def _hear(self) -> None:
+        """Take over what the server has told of the journal since."""
+        journal = self._receiver.journal if self._receiver is not None else None
+        if journal is None or journal is self._heard or self.opened is None:
+            return
+        self._heard = journal
+        told = json.loads(journal.run)
+        if told["id"] == self._run.get("id") and told["n"] > self._run["n"]:
+            self._run = told
+        for name in ("steps", "rows"):
+            self.opened.ClearField(name)
+            if journal.HasField(name):
+                setattr(self.opened, name, getattr(journal, name))
+
     def _give_back(self, credits_due: tuple[int, int] | None) -> None:
         if credits_due is not None and self._receiver is not None:
             self._receiver.credit(*credits_due)
 
     def _drop_receiver(self, join: bool = True) -> None:
         """End the stream. A bundle in hand is whole and may still be cut."""
+        self._hear()
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.close(join)

@@ -112,6 +112,7 @@ class Receiver:
         self._heard = time.monotonic()
         self._pid = os.getpid()
         self.fenced: Fenced | None = None  # what was received before it is not handed out any more
+        self.journal: pb.Journal | None = None  # the latest that was told; holds at once, whatever is queued before it
 
     def start(self) -> None:
         self._call = self._call_stream(iter(self._requests), metadata=self._metadata)
@@ -232,6 +233,8 @@ class Receiver:
             self._put(message.filling)
         elif kind == "epoch_end":
             self._put(message.epoch_end)
+        elif kind == "journal":
+            self.journal = message.journal
         return True  # a heartbeat, or something newer than this client: nothing to do
 
     def _map_slots(self, opened: pb.Opened) -> None:

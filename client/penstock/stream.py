@@ -16,6 +16,7 @@ from penstock.inspection import Inspection
 from penstock.link import Link
 from penstock.profile import Clock, Profile
 from penstock.puller import Puller
+from penstock.runs import Change, change_mixture
 from penstock.subscription import Delivery, Order, Share
 from penstock.world import Job
 from penstock_proto.v1 import data_pb2 as pb
@@ -124,7 +125,10 @@ class Stream(Inspection):
         """
         opened = self._puller.ensure_open()
         if not opened.HasField("steps"):
-            raise TypeError("the number of steps is not known before the epoch has been read: filters decide it")
+            raise TypeError(
+                "the number of steps is not known before the epoch has been read: filters, rows in quarantine or a "
+                "changed mixture decide it"
+            )
         return int(opened.steps) - skipped_below(self._puller.skipped, self.epoch, int(opened.steps))
 
     # -- iterating ----------------------------------------------------------------------------------------------
@@ -265,7 +269,7 @@ class Stream(Inspection):
             state["skip"] = [list(part) for part in self._puller.skipped]
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any], *, force: bool = False) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, force: bool = False, branch: bool = False) -> None:
         """Go on where `state_dict` was taken, on any world size and batch size: the next iterator begins there.
 
         Steps to be skipped are those of the state; skip further ones afterwards.
@@ -274,6 +278,8 @@ class Stream(Inspection):
             force: go on at the position of a state of another stream too (other weights, a newer dataset version). It
                 is read against this stream, and nothing is promised: rows may be missed or come again. What differs is
                 logged as a warning.
+            branch: in a run of its own, without what was changed after the state was taken (all ranks alike). Without
+                it, later changes of the mixture and quarantined rows are met again at the same rows.
 
         Raises:
             InvalidRequest: not a state of a Penstock stream. A state of another stream is refused by the server, with
@@ -291,8 +297,26 @@ class Stream(Inspection):
         except (BadCursor, KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the state is damaged: {error}") from error
         self._end_live()
-        self._puller.load(epoch, cursor, skip, force)
+        self._puller.load(epoch, cursor, skip, force, branch and cursor is not None)
         self._loaded, self._again = True, False
+
+    # -- the run ------------------------------------------------------------------------------------------------
+
+    @property
+    def run(self) -> str:
+        """The id of the run: this job's reading of this stream, over all resumes. Connects."""
+        self._puller.ensure_open()
+        return self._puller.run
+
+    def set_mixture(self, weights: Mapping[str, float]) -> Change:
+        """Change the mixture while it is read, on all ranks: see `Client.set_mixture`. Call it on one rank. Connects.
+
+        Raises:
+            InvalidRequest: with what is wrong, and which ranks are not connected.
+        """
+        began = change_mixture(self._link, self.run, weights)
+        self._puller.take_run(began.carried)
+        return Change.of(began)
 
     # -- the rest -----------------------------------------------------------------------------------------------
 
@@ -322,13 +346,17 @@ class Stream(Inspection):
     def __getstate__(self) -> dict[str, Any]:
         """Pickles without its connection: the copy begins where this one is."""
         kept = ("_link", "_order", "_share", "_delivery", "_job", "_name")
-        return {**{name: self.__dict__[name] for name in kept}, "_state": self.state_dict()}
+        return {
+            **{name: self.__dict__[name] for name in kept},
+            "_state": self.state_dict(),
+            "_branch": self._puller.branch,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        position = state.pop("_state")
+        position, branch = state.pop("_state"), state.pop("_branch")
         self.__dict__.update(state)
         self._restart()
-        self.load_state_dict(position)
+        self.load_state_dict(position, branch=branch)
 
 
 class _Epoch(Iterator[Any]):

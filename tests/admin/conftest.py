@@ -1,6 +1,6 @@
 """A small `Operations`, made of the real words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from penstock_service.core.discovery import Child, Discovery
 from penstock_service.core.errors import InvalidRequest, NotFound
 from penstock_service.core.job import JobStatus, JobStreamStatus, RankStatus
 from penstock_service.core.quality import Quality
+from penstock_service.core.run import Began, RunStatus, row_ranges
 from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 
 
@@ -63,6 +64,19 @@ A_SESSION = SessionStatus(
     seconds_waiting_for_credit=1.5,
     seconds_waiting_for_rows=0.25,
     seconds_connected=3.0,
+)
+
+A_RUN = RunStatus(
+    run="3f2a",
+    job="j",
+    stream="train",
+    datasets=("web@v1", "code@v2"),
+    world_size=2,
+    ranks=(0, 1),
+    epoch=0,
+    segment=7,
+    head="h1",
+    entries=({"kind": "quarantine", "epoch": 0, "segment": 3, "rows": {"web": [[4, 6]]}, "reason": "torn"},),
 )
 
 A_QUALITY = Quality(
@@ -231,6 +245,25 @@ class SmallOperations:
 
     async def discover(self) -> Discovery:
         return SOME_DISCOVERY
+
+    async def runs(self) -> list[RunStatus]:
+        return [A_RUN]
+
+    async def run(self, run: str) -> RunStatus:
+        if not A_RUN.run.startswith(run):
+            raise NotFound(f"there is no run {run!r}")
+        return A_RUN
+
+    async def set_mixture(self, run: str, weights: Mapping[str, float]) -> Began:
+        await self.run(run)
+        if weights.keys() != {"web", "code"}:
+            raise InvalidRequest("weights must name every dataset of the mixture, which are web, code")
+        return Began(A_RUN.run, 2, "h2", 0, 7, 40, True, 0, 22, 115, "{}")
+
+    async def quarantine(self, run: str, dataset: str, rows: Sequence[int | str], reason: str = "") -> Began:
+        await self.run(run)
+        row_ranges(rows, 100, dataset)
+        return Began(A_RUN.run, 2, "h2", 1, 0, 0, True, 1, 0, 0, "{}")
 
     async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
         if self.fault is not None:

@@ -311,3 +311,33 @@ def test_asking_a_server_does_not_load_the_server() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.splitlines()[-1] == "False False"
+
+
+def test_runs_are_shown_with_their_entries(address: str, capsys: Output) -> None:
+    assert main(never, ["runs", "--http", address]) == 0
+    header, line = capsys.readouterr().out.splitlines()
+    assert header.split() == ["RUN", "JOB", "STREAM", "DATASETS", "RANKS", "EPOCH", "SEGMENT", "ENTRIES"]
+    assert line.split() == ["3f2a", "j", "train", "web@v1,", "code@v2", "2", "of", "2", "0", "7", "1"]
+    assert main(never, ["runs", "3f", "--http", address]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["quarantine", "0", "3", "web", "4-5;", "torn"]
+    assert main(never, ["runs", "3f2a", "--json", "--http", address]) == 0
+    assert json.loads(capsys.readouterr().out)["run"] == "3f2a"
+    assert main(never, ["runs", "--json", "--http", address]) == 0
+    assert len(json.loads(capsys.readouterr().out)["runs"]) == 1
+    assert main(never, ["runs", "zz", "--http", address]) == 1
+    assert "there is no run 'zz'" in capsys.readouterr().err
+
+
+def test_a_mixture_is_changed_and_rows_are_quarantined(address: str, capsys: Output) -> None:
+    assert main(never, ["mixture", "3f", "web=0.5", "code=0.5", "--http", address]) == 0
+    said = capsys.readouterr().out
+    assert "begins with step 40 of epoch 0 (segment 7) and is complete by about step 115 of epoch 0" in said
+    assert main(never, ["mixture", "3f", "web=0.5", "--http", address]) == 1
+    assert "weights must name every dataset" in capsys.readouterr().err
+    for wrong in ("web", "web=much"):
+        assert main(never, ["mixture", "3f", wrong, "--http", address]) == 2
+        assert "give DATASET=WEIGHT" in capsys.readouterr().err
+    assert main(never, ["quarantine", "3f", "web", "7,9", "40-49", "--http", address]) == 0
+    assert "begins with step 0 of epoch 1 (segment 0) and is complete there" in capsys.readouterr().out
+    assert main(never, ["quarantine", "3f", "web", "100", "--json", "--http", address]) == 1
+    assert "it has rows 0 to 99" in capsys.readouterr().err

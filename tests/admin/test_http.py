@@ -225,3 +225,22 @@ def test_a_web_page_of_another_origin_may_not_change_anything(operations: "Small
     assert "another origin ('http://evil.example') may not change" in answer.json()["message"]
     own = {"Origin": "http://127.0.0.1:7401"}
     assert ask(operations, "DELETE", "/api/v1/datasets/titanic", headers=own).status_code == 200
+
+
+def test_runs_are_listed_and_changed(operations: "SmallOperations") -> None:
+    (found,) = ask(operations, "GET", "/api/v1/runs").json()["runs"]
+    assert (found["run"], found["ranks"], found["entries"][0]["kind"]) == ("3f2a", [0, 1], "quarantine")
+    assert ask(operations, "GET", "/api/v1/runs/3f").json() == found
+    assert ask(operations, "GET", "/api/v1/runs/zz").status_code == 404
+    changed = ask(operations, "POST", "/api/v1/runs/3f/mixture", json={"weights": {"web": 0.5, "code": 0.5}})
+    assert (changed.status_code, changed.json()["step"], changed.json()["exact"]) == (200, 40, True)
+    assert "carried" not in changed.json()
+    refused = ask(operations, "POST", "/api/v1/runs/3f/mixture", json={"weights": {"web": 0.5}})
+    assert (refused.status_code, refused.json()["code"]) == (400, "InvalidRequest")
+    wrong: list[dict[str, Any]] = [{"weights": {"web": "much"}}, {"wheights": {}}, {}]
+    for body in wrong:
+        assert ask(operations, "POST", "/api/v1/runs/3f/mixture", json=body).status_code == 400
+    rows = {"dataset": "web", "rows": [7, "40-49"]}
+    assert ask(operations, "POST", "/api/v1/runs/3f/quarantine", json=rows).json()["epoch"] == 1
+    refused = ask(operations, "POST", "/api/v1/runs/3f/quarantine", json={**rows, "rows": [100]})
+    assert "it has rows 0 to 99" in refused.json()["message"]

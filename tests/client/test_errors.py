@@ -12,6 +12,7 @@ KNOWN = [
     (codes.PROTOCOL_MISMATCH, errors.ProtocolMismatch),
     (codes.CURSOR_MISMATCH, errors.CursorMismatch),
     (codes.ORDER_CHANGED, errors.OrderChanged),
+    (codes.JOURNAL_CONFLICT, errors.JournalConflict),
     (codes.DATA_ERROR, errors.DataError),
     (codes.SOURCE_CHANGED, errors.SourceChanged),
     (codes.SOURCE_UNREADABLE, errors.SourceUnreadable),

@@ -11,6 +11,9 @@ from functools import cached_property
 import pyarrow as pa
 
 from penstock.subscription import Order
+from penstock_service.app.journal import Journals
+from penstock_service.app.mixers import Mixers
+from penstock_service.app.runs import Runs
 from penstock_service.app.seeds import Seeds
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.core.channel import Counters
@@ -85,6 +88,7 @@ class Given:
     datasets: tuple[DatasetVersion, ...]
     order: Order
     seeds: Seeds
+    journals: Journals
     limits: Limits
     chunks: MemoryChunks = field(default_factory=MemoryChunks)
 
@@ -117,7 +121,7 @@ class Golden:
 
     def epoch(self, number: int) -> list[int]:
         if number not in self._epochs:
-            segments = [self._order.segment_rows(number, s).tolist() for s in range(self._order.segments)]
+            segments = [self._order.segment_rows(number, s).tolist() for s in range(self._order.segments(number))]
             self._epochs[number] = [i for ids in segments for i in map(self._named, ids) if i in self._kept]
         return self._epochs[number]
 
@@ -138,7 +142,12 @@ class Server:
     """One life of the server, from start to its end."""
 
     def __init__(self, given: Given) -> None:
-        self.subscriptions = Subscriptions(given.lookup, given.chunks, given.seeds, DEFAULTS, 1 << 30, (), Counters())
+        counters = Counters()
+        self.mixers = Mixers(given.chunks, counters)
+        self.runs = Runs(given.journals, self.mixers)
+        self.subscriptions = Subscriptions(
+            given.lookup, self.mixers, self.runs, given.chunks, given.seeds, DEFAULTS, 1 << 30, (), counters
+        )
         transports = Transports(shared_memory=False, bundle_bytes=given.limits.bundle_bytes)
         self.data = DataService(self.subscriptions.open, given.limits, transports, 1000, "in memory")
 
@@ -151,13 +160,15 @@ class Server:
             "sessions": len(self.data.sessions()),
             "openings": self.data._opening,
             "claims": len(self.subscriptions._agreement._rounds),
-            "readers": len(self.subscriptions._readers),
-            "bytes of segments and pools": self.subscriptions.nbytes,
+            "runs": len(self.runs._live),
+            "readers": len(self.mixers._readers),
+            "bytes of segments and pools": self.mixers.nbytes,
         }
         return {what: count for what, count in found.items() if count}
 
     async def stop(self) -> None:
-        await self.subscriptions.stop()
+        await self.runs.stop()
+        await self.mixers.stop()
 
 
 def tasks_of(loop: VirtualLoop) -> list[str]:

@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 
 from penstock.subscription import Delivery, Order, Share
 from penstock.world import World
+from penstock_service.app.journal import Journals
 from penstock_service.app.seeds import Seeds
 from penstock_service.deliver.session import Limits
 from tests.laws.served import Given, Golden, MemoryChunks, Server, tasks_of
@@ -41,15 +42,18 @@ HISTORIES = int(os.environ.get("HISTORIES", "150"))
 STEPS = int(os.environ.get("HISTORY_STEPS", "30"))
 RECONNECT = 20.0  # seconds
 
-_SEEDS: list[Seeds] = []
+_STATE: list[tuple[Seeds, Journals]] = []
 _JOBS = itertools.count()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def seeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    _SEEDS.append(Seeds(tmp_path_factory.mktemp("state")))
+def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What every server finds in its state folder, also after a restart."""
+    folder = tmp_path_factory.mktemp("state")
+    _STATE.append((Seeds(folder), Journals(folder)))
     yield
-    _SEEDS.pop().close()
+    for part in _STATE.pop():
+        part.close()
 
 
 shards = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=2), min_size=1, max_size=3)
@@ -111,7 +115,7 @@ class Histories(RuleBasedStateMachine):
         dice = random.Random(chance)
         self.loop = VirtualLoop(lambda: dice.choice((0.0, slow * dice.random())))
         asyncio.set_event_loop(self.loop)
-        self.given = Given(tuple(dataset(i, s) for i, s in enumerate(sources)), order, _SEEDS[0], limits)
+        self.given = Given(tuple(dataset(i, s) for i, s in enumerate(sources)), order, *_STATE[0], limits)
         self.golden = self.order_of(self.given)
         if not self.shortest():  # an epoch of which filters leave nothing is refused
             self.given = replace(self.given, order=replace(order, rows=""), chunks=MemoryChunks())

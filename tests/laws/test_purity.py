@@ -82,7 +82,7 @@ def test_each_segment_is_made_of_its_own_plan_alone(world: World, at: int) -> No
 
     async def check() -> None:
         in_turn = world.feed(View(1, 0, 1))._segments
-        numbers = list(range(in_turn.segments))
+        numbers = list(range(in_turn.segments(at)))
         made = {n: await in_turn.segment(at, n) for n in numbers}
         backwards = world.feed(View(7, 1, 7, "pad"))._segments
         for n in reversed(numbers):

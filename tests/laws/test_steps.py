@@ -137,7 +137,7 @@ def test_what_is_skipped_and_can_be_counted_is_not_made(world: World, batch: int
         feed = StepFeed(mixer, Fetch(mixer, chunks, SCHEMA, False), view, at, Counters())
         end = await feed.next(1, 1)
         assert isinstance(end, EpochEnd)
-        assert end.steps == View(batch, 0, 1).steps_of(mixer.rows)
+        assert end.steps == View(batch, 0, 1).steps_of(mixer.rows(0))
         assert chunks.asked == []
         # What follows the skip is as if every step had come.
         plain = View(batch, 0, 1)

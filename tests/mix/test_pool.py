@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from penstock_service.core.hashing import digest_ids
 from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Start, Until, resolve
+from penstock_service.mix.epochs import Epochs
 from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT, InOrder, MixingPool
-from penstock_service.mix.schedule import Schedule
 
 Starts = list[npt.NDArray[np.int64]]
 
@@ -27,12 +27,12 @@ def make(
     weights: list[int] | None = None,
 ) -> MixingPool:
     rows = [sum(s) for s in shards]
-    schedule = Schedule(rows, weights or rows, plan, until, epoch_rows)
-    return MixingPool(schedule, plan, starts(shards), seed)
+    epochs = Epochs(rows, weights or rows, plan, until, epoch_rows)
+    return MixingPool(epochs, plan, starts(shards), seed)
 
 
 def epoch_ids(pool: MixingPool, epoch: int) -> list[int]:
-    return [int(i) for g in range(pool.segments) for i in pool.segment_rows(epoch, g)]
+    return [int(i) for g in range(pool.segments(epoch)) for i in pool.segment_rows(epoch, g)]
 
 
 @st.composite
@@ -60,7 +60,7 @@ def test_a_segment_is_the_same_whatever_was_asked_for_before(
     shards: list[list[int]], plan: PlanConstants, seed: int, data: st.DataObject
 ) -> None:
     reference = make(shards, plan, seed)
-    expected = {(e, g): reference.segment_rows(e, g).tolist() for e in range(2) for g in range(reference.segments)}
+    expected = {(e, g): reference.segment_rows(e, g).tolist() for e in range(2) for g in range(reference.segments(0))}
     pool = make(shards, plan, seed)
     for _ in range(6):
         key = data.draw(st.sampled_from(sorted(expected)))
@@ -105,7 +105,7 @@ def test_epochs_and_seeds_give_other_orders() -> None:
 def test_the_pool_is_full_before_and_drained_after_every_segment() -> None:
     plan = PlanConstants(20_000, 5_000, 16, "ramp")
     pool = make([[1000] * 200], plan, 5)
-    sizes = [len(pool.segment_rows(0, g)) for g in range(pool.segments)]
+    sizes = [len(pool.segment_rows(0, g)) for g in range(pool.segments(0))]
     # 200,000 rows: after the ramp (7 sets) and one tail of waiting, each segment has D rows within the noise of the law
     steady = sizes[25:38]
     assert all(abs(n - 5_000) < 250 for n in steady)
@@ -155,7 +155,7 @@ def test_golden_order() -> None:
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=4), st.integers(1, 20))
 def test_without_mixing_sources_come_as_stored(rows: list[int], drain: int) -> None:
     order = InOrder(rows, drain)
-    ids = [int(i) for g in range(order.segments) for i in order.segment_rows(0, g)]
+    ids = [int(i) for g in range(order.segments(0)) for i in order.segment_rows(0, g)]
     assert ids == [source << SOURCE_SHIFT | row for source, n in enumerate(rows) for row in range(n)]
 
 
@@ -163,7 +163,7 @@ def test_what_enters_with_a_set_is_told_with_its_shards() -> None:
     pool = make([[100] * 5, [50]], PlanConstants(100, 50, 16, "ramp"), 3)
     seen: dict[int, set[int]] = {0: set(), 1: set()}
     rows = 0
-    for segment in range(pool.segments):
+    for segment in range(pool.segments(0)):
         for part in pool.entering(0, segment):
             assert part.shards == sorted(part.shards)
             seen[part.source].update(part.shards)
@@ -174,12 +174,12 @@ def test_what_enters_with_a_set_is_told_with_its_shards() -> None:
 
 def test_what_is_remembered_is_bounded_and_can_be_forgotten() -> None:
     pool = make([[2000]], PlanConstants(200, 50, 16, "ramp"), 3)
-    expected = [pool.segment_rows(0, g).tolist() for g in range(pool.segments)]
+    expected = [pool.segment_rows(0, g).tolist() for g in range(pool.segments(0))]
     for g in (30, 3, 20, 11, 5, 25, 0):
         assert pool.segment_rows(1, g).size >= 0
         assert pool.nbytes <= 3 * 200 * 16
     pool.forget()
     assert pool.nbytes == 0
-    assert [pool.segment_rows(0, g).tolist() for g in range(pool.segments)] == expected
-    assert pool.rows == 2000
-    assert pool.unread == 0
+    assert [pool.segment_rows(0, g).tolist() for g in range(pool.segments(0))] == expected
+    assert pool.rows(0) == 2000
+    assert pool.unread(0) == 0

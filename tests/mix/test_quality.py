@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Start, resolve
 from penstock_service.core.quality import Quality
+from penstock_service.mix.epochs import Epochs
 from penstock_service.mix.meter import Meter
 from penstock_service.mix.pool import SOURCE_SHIFT, MixingPool
 from penstock_service.mix.quality import Stored, adjacent_ideal, distinct_ideal, rank_correlation
-from penstock_service.mix.schedule import Schedule
 
 sizes = st.lists(st.integers(0, 30), min_size=1, max_size=12).filter(lambda found: sum(found) > 0)
 
@@ -100,10 +100,10 @@ def test_the_pool_scores_as_the_simulation_of_the_design_says(start: Start) -> N
     """10 M rows in 100 shards, pool 2 M refilled at 1.5 M: 60 and more of 100 distinct shards in 4,096 rows."""
     plan = resolve(PoolWish(start=start), PoolDefaults(), 10_000_000, 300.0)
     starts = [np.arange(0, 10_000_001, 100_000, dtype=np.int64)]
-    pool = MixingPool(Schedule([10_000_000], [1], plan), plan, starts, 7)
+    pool = MixingPool(Epochs([10_000_000], [1], plan), plan, starts, 7)
     stored = Stored(starts, [10_000_000], plan.drain)
     full = range(16, 22) if start == "ramp" else range(10, 16)
-    steady = stored.conclude(0, {g: stored.measure(g, pool.segment_rows(0, g)) for g in full}, pool.segments)
+    steady = stored.conclude(0, {g: stored.measure(g, pool.segment_rows(0, g)) for g in full}, pool.segments(0))
     assert (steady.window, round(steady.shards_ideal, 3)) == (4096, 100.0)
     assert 60 <= steady.shards < 90
     assert 0.01 < steady.adjacent < 0.05
@@ -125,12 +125,12 @@ def test_what_is_measured_of_an_epoch_is_bounded(segments: int, rows: int, seed:
 def test_a_meter_tells_of_each_epoch_once_and_forgets_old_ones() -> None:
     plan = PlanConstants(2_000, 500, 16, "ramp")
     starts = [np.arange(0, 20_001, 500, dtype=np.int64)]
-    pool = MixingPool(Schedule([20_000], [1], plan), plan, starts, 1)
+    pool = MixingPool(Epochs([20_000], [1], plan), plan, starts, 1)
     meter = Meter(Stored(starts, [20_000], plan.drain), pool.segments)
     assert (meter.last_finished(), meter.qualities()) == (None, [])
     for epoch in range(6):
-        told = [meter.add(epoch, g, pool.segment_rows(epoch, g)) for g in range(pool.segments)]
-        assert [quality is None for quality in told] == [True] * (pool.segments - 1) + [False]
+        told = [meter.add(epoch, g, pool.segment_rows(epoch, g)) for g in range(pool.segments(0))]
+        assert [quality is None for quality in told] == [True] * (pool.segments(0) - 1) + [False]
         assert meter.last_finished() == told[-1]
         assert told[-1] is not None
         assert (told[-1].complete, told[-1].epoch) == (True, epoch)
@@ -140,13 +140,13 @@ def test_a_meter_tells_of_each_epoch_once_and_forgets_old_ones() -> None:
         assert meter.last_finished() == told[-1]
     assert [quality.epoch for quality in meter.qualities()] == [2, 3, 4, 5]
     # Segments may be planned in another order than they are read.
-    last = pool.segments - 1
+    last = pool.segments(0) - 1
     order = [*range(last - 1), last, last - 1]
     told = [meter.add(6, g, pool.segment_rows(6, g)) for g in order]
     assert [quality is None for quality in told] == [True] * last + [False]
     # An epoch that began in the middle says so.
-    meter.add(9, pool.segments - 2, pool.segment_rows(9, pool.segments - 2))
+    meter.add(9, pool.segments(0) - 2, pool.segment_rows(9, pool.segments(0) - 2))
     assert [quality.epoch for quality in meter.qualities()] == [4, 5, 6, 9]
-    part = meter.add(9, pool.segments - 1, pool.segment_rows(9, pool.segments - 1))
+    part = meter.add(9, pool.segments(0) - 1, pool.segment_rows(9, pool.segments(0) - 1))
     assert part is not None
-    assert (part.segments, part.of_segments, part.complete) == (2, pool.segments, False)
+    assert (part.segments, part.of_segments, part.complete) == (2, pool.segments(0), False)

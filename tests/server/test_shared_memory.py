@@ -1,5 +1,6 @@
 """Client and server on one host: bundles in shared memory, and the wire where that cannot be."""
 
+import gc
 import json
 import os
 import signal
@@ -141,6 +142,7 @@ def test_a_killed_trainer_gives_its_slots_back(serve: Serve, tmp_path: Path) -> 
 
 
 def test_neither_side_keeps_a_mapping_of_streams_that_ended(serve: Serve, tmp_path: Path) -> None:
+    gc.collect()  # streams that other tests left in cycles
     server = serve(datafiles.parquet(tmp_path / "rows", shards=1, rows=1000))
     with penstock.connect(server.target) as client:
         for _ in range(5):

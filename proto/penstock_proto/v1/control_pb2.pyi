@@ -229,6 +229,93 @@ class Child(_message.Message):
     reason: str
     def __init__(self, name: _Optional[str] = ..., path: _Optional[str] = ..., state: _Optional[str] = ..., version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
+class ListRunsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListRunsResponse(_message.Message):
+    __slots__ = ("runs",)
+    RUNS_FIELD_NUMBER: _ClassVar[int]
+    runs: _containers.RepeatedCompositeFieldContainer[Run]
+    def __init__(self, runs: _Optional[_Iterable[_Union[Run, _Mapping]]] = ...) -> None: ...
+
+class Run(_message.Message):
+    __slots__ = ("id", "job", "stream", "datasets", "world_size", "ranks", "epoch", "segment", "head", "entries")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    JOB_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    DATASETS_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SIZE_FIELD_NUMBER: _ClassVar[int]
+    RANKS_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    job: str
+    stream: str
+    datasets: _containers.RepeatedScalarFieldContainer[str]
+    world_size: int
+    ranks: _containers.RepeatedScalarFieldContainer[int]
+    epoch: int
+    segment: int
+    head: str
+    entries: str
+    def __init__(self, id: _Optional[str] = ..., job: _Optional[str] = ..., stream: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., world_size: _Optional[int] = ..., ranks: _Optional[_Iterable[int]] = ..., epoch: _Optional[int] = ..., segment: _Optional[int] = ..., head: _Optional[str] = ..., entries: _Optional[str] = ...) -> None: ...
+
+class SetMixtureRequest(_message.Message):
+    __slots__ = ("run", "weights")
+    class WeightsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    weights: _containers.ScalarMap[str, float]
+    def __init__(self, run: _Optional[str] = ..., weights: _Optional[_Mapping[str, float]] = ...) -> None: ...
+
+class QuarantineRequest(_message.Message):
+    __slots__ = ("run", "dataset", "rows", "reason")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    dataset: str
+    rows: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    def __init__(self, run: _Optional[str] = ..., dataset: _Optional[str] = ..., rows: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class Began(_message.Message):
+    __slots__ = ("run", "n", "head", "epoch", "segment", "step", "exact", "complete_epoch", "complete_segment", "complete_step", "carried")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    EPOCH_FIELD_NUMBER: _ClassVar[int]
+    SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    EXACT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_EPOCH_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_SEGMENT_FIELD_NUMBER: _ClassVar[int]
+    COMPLETE_STEP_FIELD_NUMBER: _ClassVar[int]
+    CARRIED_FIELD_NUMBER: _ClassVar[int]
+    run: str
+    n: int
+    head: str
+    epoch: int
+    segment: int
+    step: int
+    exact: bool
+    complete_epoch: int
+    complete_segment: int
+    complete_step: int
+    carried: str
+    def __init__(self, run: _Optional[str] = ..., n: _Optional[int] = ..., head: _Optional[str] = ..., epoch: _Optional[int] = ..., segment: _Optional[int] = ..., step: _Optional[int] = ..., exact: bool = ..., complete_epoch: _Optional[int] = ..., complete_segment: _Optional[int] = ..., complete_step: _Optional[int] = ..., carried: _Optional[str] = ...) -> None: ...
+
 class ExplainRequest(_message.Message):
     __slots__ = ("open", "step", "epoch", "all_ranks")
     OPEN_FIELD_NUMBER: _ClassVar[int]

@@ -79,6 +79,21 @@ class ControlStub(object):
                 request_serializer=penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetRequest.SerializeToString,
                 response_deserializer=penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetResponse.FromString,
                 _registered_method=True)
+        self.ListRuns = channel.unary_unary(
+                '/penstock.v1.Control/ListRuns',
+                request_serializer=penstock__proto_dot_v1_dot_control__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=penstock__proto_dot_v1_dot_control__pb2.ListRunsResponse.FromString,
+                _registered_method=True)
+        self.SetMixture = channel.unary_unary(
+                '/penstock.v1.Control/SetMixture',
+                request_serializer=penstock__proto_dot_v1_dot_control__pb2.SetMixtureRequest.SerializeToString,
+                response_deserializer=penstock__proto_dot_v1_dot_control__pb2.Began.FromString,
+                _registered_method=True)
+        self.Quarantine = channel.unary_unary(
+                '/penstock.v1.Control/Quarantine',
+                request_serializer=penstock__proto_dot_v1_dot_control__pb2.QuarantineRequest.SerializeToString,
+                response_deserializer=penstock__proto_dot_v1_dot_control__pb2.Began.FromString,
+                _registered_method=True)
         self.Explain = channel.unary_unary(
                 '/penstock.v1.Control/Explain',
                 request_serializer=penstock__proto_dot_v1_dot_control__pb2.ExplainRequest.SerializeToString,
@@ -143,6 +158,24 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRuns(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetMixture(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Quarantine(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Explain(self, request, context):
         """Where each row of one step comes from. Nothing is delivered, and no session of the job takes notice.
         """
@@ -197,6 +230,21 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.RemoveDataset,
                     request_deserializer=penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetRequest.FromString,
                     response_serializer=penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetResponse.SerializeToString,
+            ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=penstock__proto_dot_v1_dot_control__pb2.ListRunsRequest.FromString,
+                    response_serializer=penstock__proto_dot_v1_dot_control__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'SetMixture': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetMixture,
+                    request_deserializer=penstock__proto_dot_v1_dot_control__pb2.SetMixtureRequest.FromString,
+                    response_serializer=penstock__proto_dot_v1_dot_control__pb2.Began.SerializeToString,
+            ),
+            'Quarantine': grpc.unary_unary_rpc_method_handler(
+                    servicer.Quarantine,
+                    request_deserializer=penstock__proto_dot_v1_dot_control__pb2.QuarantineRequest.FromString,
+                    response_serializer=penstock__proto_dot_v1_dot_control__pb2.Began.SerializeToString,
             ),
             'Explain': grpc.unary_unary_rpc_method_handler(
                     servicer.Explain,
@@ -447,6 +495,87 @@ class Control(object):
             '/penstock.v1.Control/RemoveDataset',
             penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetRequest.SerializeToString,
             penstock__proto_dot_v1_dot_control__pb2.RemoveDatasetResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/ListRuns',
+            penstock__proto_dot_v1_dot_control__pb2.ListRunsRequest.SerializeToString,
+            penstock__proto_dot_v1_dot_control__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetMixture(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/SetMixture',
+            penstock__proto_dot_v1_dot_control__pb2.SetMixtureRequest.SerializeToString,
+            penstock__proto_dot_v1_dot_control__pb2.Began.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Quarantine(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.v1.Control/Quarantine',
+            penstock__proto_dot_v1_dot_control__pb2.QuarantineRequest.SerializeToString,
+            penstock__proto_dot_v1_dot_control__pb2.Began.FromString,
             options,
             channel_credentials,
             insecure,

@@ -343,10 +343,14 @@ class Fenced(_message.Message):
     def __init__(self, by: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Journal(_message.Message):
-    __slots__ = ("run",)
+    __slots__ = ("run", "steps", "rows")
     RUN_FIELD_NUMBER: _ClassVar[int]
+    STEPS_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
     run: str
-    def __init__(self, run: _Optional[str] = ...) -> None: ...
+    steps: int
+    rows: int
+    def __init__(self, run: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ...) -> None: ...
 
 class Error(_message.Message):
     __slots__ = ("code", "message", "retryable")

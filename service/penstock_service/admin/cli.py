@@ -19,6 +19,7 @@ from penstock_service.admin.flags import with_flags
 from penstock_service.admin.job_commands import show_jobs
 from penstock_service.admin.logs import set_up_logs
 from penstock_service.admin.remote import RemoteError, Server
+from penstock_service.admin.run_commands import add_run_commands
 from penstock_service.admin.tables import print_json, print_settings, print_streams
 from penstock_service.config import Settings
 from penstock_service.config.load import SettingsError, load, show
@@ -58,6 +59,7 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("serve")(with_flags(_serve_with(serve)))
     cli.add_typer(dataset_commands(), name="datasets")
     cli.command("inspect")(_inspect)
+    add_run_commands(cli)
     cli.command("explain")(explain)
     cli.command("streams")(_streams)
     cli.command("jobs")(show_jobs)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,7 +19,6 @@ from penstock_service.admin.answers import (
     Discovery,
     Information,
     Live,
-    Problem,
     Readiness,
     Registration,
     Session,
@@ -30,6 +29,7 @@ from penstock_service.admin.hosts import HostGuard
 from penstock_service.admin.job_answers import Jobs
 from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
+from penstock_service.admin.runs import PROBLEMS, add_runs
 from penstock_service.admin.streams import Streams
 from penstock_service.config.addresses import host_and_port, is_loopback
 from penstock_service.core.dataset import DatasetVersion
@@ -44,6 +44,7 @@ STATUS = {
     codes.PROTOCOL_MISMATCH: 400,
     codes.CURSOR_MISMATCH: 409,
     codes.ORDER_CHANGED: 409,
+    codes.JOURNAL_CONFLICT: 409,
     codes.DATA_ERROR: 422,
     codes.SOURCE_CHANGED: 409,
     codes.SOURCE_UNREADABLE: 503,
@@ -53,7 +54,6 @@ STATUS = {
     codes.UNAVAILABLE: 503,
     codes.INTERNAL: 500,
 }
-PROBLEMS: dict[int | str, dict[str, Any]] = {"4XX": {"model": Problem}, "5XX": {"model": Problem}}
 
 
 def make_http(operations: Operations, *, address: str = "127.0.0.1:7401") -> FastAPI:
@@ -68,6 +68,7 @@ def make_http(operations: Operations, *, address: str = "127.0.0.1:7401") -> Fas
     _add_errors(http)
     _add_health(http, operations)
     _add_datasets(http, operations)
+    add_runs(http, operations)
     _add_explain(http, operations)
     _add_status(http, operations)
     return http

@@ -1,6 +1,6 @@
 """What the admin side may ask of the running server. `app.py` implements it; the tests have one of their own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +12,7 @@ from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
 from penstock_service.core.job import JobStatus
+from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 
 
@@ -64,6 +65,18 @@ class Operations(Protocol):
 
     async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
         """Where each row of a step comes from."""
+
+    async def runs(self) -> list[RunStatus]:
+        """Runs that are being read here, and those with entries in the journal."""
+
+    async def run(self, run: str) -> RunStatus:
+        """By its id, or its first letters."""
+
+    async def set_mixture(self, run: str, weights: Mapping[str, float]) -> Began:
+        """Changes the mixture of a run while it is read; answers when that is written down."""
+
+    async def quarantine(self, run: str, dataset: str, rows: Sequence[int | str], reason: str = "") -> Began:
+        """Leaves rows, by their stored numbers, out of what the run has still to read."""
 
     def sessions(self) -> list[SessionStatus]: ...
 

@@ -54,6 +54,18 @@ class Server:
     def discover(self) -> dict[str, Any]:
         return self._ask("POST", "/api/v1/discover", seconds=None)
 
+    def runs(self) -> list[dict[str, Any]]:
+        return list(self._ask("GET", "/api/v1/runs")["runs"])
+
+    def run(self, run: str) -> dict[str, Any]:
+        return self._ask("GET", _run(run))
+
+    def set_mixture(self, run: str, weights: dict[str, float]) -> dict[str, Any]:
+        return self._ask("POST", _run(run) + "/mixture", {"weights": weights})
+
+    def quarantine(self, run: str, dataset: str, rows: list[str], reason: str) -> dict[str, Any]:
+        return self._ask("POST", _run(run) + "/quarantine", {"dataset": dataset, "rows": rows, "reason": reason})
+
     def explain(self, asked: dict[str, Any]) -> dict[str, Any]:
         # Segments on the way may have to be read first.
         return self._ask("POST", "/api/v1/explain", asked, seconds=None)
@@ -92,6 +104,10 @@ class Server:
         if status >= 400:
             raise RemoteError(answer["message"])
         return answer
+
+
+def _run(run: str) -> str:
+    return f"/api/v1/runs/{quote(run, safe='')}"
 
 
 def _dataset(name: str) -> str:

@@ -109,6 +109,38 @@ def print_discovery(discovery: Mapping[str, Any]) -> None:
         _print(("NAME", "VERSION", "STATE", "PATH", "REASON"), rows)
 
 
+def print_runs(runs: Sequence[Mapping[str, Any]], entries: bool = False) -> None:
+    if not runs:
+        print("no runs")
+        return
+    rows = [
+        (
+            *(r["run"], r["job"], r["stream"], ", ".join(r["datasets"])),
+            f"{len(r['ranks'])} of {r['world_size']}" if r["ranks"] else "",
+            "" if r["epoch"] is None else f"{r['epoch']}",
+            "" if r["segment"] is None else f"{r['segment']}",
+            f"{len(r['entries'])}",
+        )
+        for r in runs
+    ]
+    _print(("RUN", "JOB", "STREAM", "DATASETS", ">RANKS", ">EPOCH", ">SEGMENT", ">ENTRIES"), rows)
+    for run in runs if entries else ():
+        found = [(e["kind"], str(e["epoch"]), str(e["segment"]), _entry(e)) for e in run["entries"]]
+        if found:
+            print()
+            _print(("ENTRY", ">EPOCH", ">SEGMENT", "WHAT"), found)
+
+
+def _entry(entry: Mapping[str, Any]) -> str:
+    if entry["kind"] == "mixture":
+        return ", ".join(f"{name}={weight}" for name, weight in entry["weights"].items())
+    said = [
+        f"{name} " + ", ".join(f"{first}-{behind - 1}" for first, behind in ranges)
+        for name, ranges in entry["rows"].items()
+    ]
+    return "; ".join([*said, entry["reason"]] if entry["reason"] else said)
+
+
 def print_explanation(explanation: Mapping[str, Any]) -> None:
     print(f"step {explanation['step']} of epoch {explanation['epoch']}")
     rows = [

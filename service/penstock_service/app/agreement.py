@@ -28,7 +28,7 @@ class Claim:
     start: str  # where its process took its first step; empty: not told, and compared with nobody's
     position: tuple[int, int, int]  # epoch, segment, units taken: where this session begins
     always: Facts  # the same for all ranks
-    here: Facts  # the same for all ranks that begin at this position
+    here: Facts  # the same for all ranks that begin at this position; None: anything
 
     @property
     def slot(self) -> Slot:
@@ -142,7 +142,8 @@ def _round_of(rounds: list[_Round], claim: Claim) -> _Round | None:
 def _compared(claim: Claim, other: Claim, whole: bool) -> list[tuple[tuple[str, object], tuple[str, object]]]:
     pairs = list(zip(claim.always, other.always, strict=True)) if whole else []
     if claim.position == other.position:
-        pairs += zip(claim.here, other.here, strict=True)
+        here = zip(claim.here, other.here, strict=True)
+        pairs += [pair for pair in here if None not in (pair[0][1], pair[1][1])]
     if whole and claim.start and other.start:
         pairs.append(((_START, _place(claim.start)), (_START, _place(other.start))))
     return pairs

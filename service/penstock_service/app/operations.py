@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -14,6 +14,8 @@ from penstock_service.app.discovery import Discoverer
 from penstock_service.app.explaining import Explaining
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
+from penstock_service.app.mixers import Mixers
+from penstock_service.app.runs import Runs
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.app.watch import RankWatch
 from penstock_service.chunks.chunks import Chunks
@@ -24,6 +26,7 @@ from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
 from penstock_service.core.job import JobStatus
+from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
 from penstock_service.deliver.data import DataService
 
@@ -50,6 +53,8 @@ class ServerOperations:
         chunks: Chunks,
         data: DataService,
         subscriptions: Subscriptions,
+        mixers: Mixers,
+        runs: Runs,
         counters: Counters,
         lag: LagProbe,
         watch: RankWatch,
@@ -62,7 +67,8 @@ class ServerOperations:
         self._discoverer = discoverer
         self._chunks = chunks
         self._data = data
-        self._subscriptions = subscriptions
+        self._mixers = mixers
+        self._runs = runs
         self._explaining = Explaining(subscriptions)
         self._counters = counters
         self._lag = lag
@@ -96,11 +102,23 @@ class ServerOperations:
     async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
         return await self._explaining.explain(request, step, epoch, all_ranks)
 
+    async def runs(self) -> list[RunStatus]:
+        return await self._runs.all()
+
+    async def run(self, run: str) -> RunStatus:
+        return await self._runs.one(run)
+
+    async def set_mixture(self, run: str, weights: Mapping[str, float]) -> Began:
+        return await self._runs.set_mixture(run, weights)
+
+    async def quarantine(self, run: str, dataset: str, rows: Sequence[int | str], reason: str = "") -> Began:
+        return await self._runs.quarantine(run, dataset, rows, reason)
+
     def sessions(self) -> list[SessionStatus]:
         return self._data.sessions()
 
     def streams(self) -> list[StreamStatus]:
-        return self._subscriptions.streams()
+        return self._mixers.streams()
 
     def jobs(self) -> tuple[JobStatus, ...]:
         return self._watch.jobs()
@@ -133,11 +151,11 @@ class ServerOperations:
             chunk_hits=chunks.hits,
             segments_built=int(values.get("segments_built", 0)),
             bounds=chunks.bounds,
-            mixing_bytes=self._subscriptions.nbytes,
+            mixing_bytes=self._mixers.nbytes,
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,
-            mixed=self._subscriptions.mixed(),
+            mixed=self._mixers.mixed(),
         )
 
     def info(self) -> ServerInformation:

@@ -14,11 +14,14 @@ from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.indexing import Indexing
+from penstock_service.app.journal import Journals, Passing
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.lock import StateLock
 from penstock_service.app.making import make_chunks
+from penstock_service.app.mixers import Mixers
 from penstock_service.app.operations import Addresses, ServerOperations
+from penstock_service.app.runs import Runs
 from penstock_service.app.seeds import Seeds
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.app.watch import RankWatch
@@ -54,8 +57,10 @@ _log = logging.getLogger(__name__)
 class Server:
     """start, drain, stop. `stop` may be called twice, or after a `start` that failed, and leaves nothing behind."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, passing: Passing = lambda point: None) -> None:
+        """`passing` is told of each point of a write to the journal."""
         self._settings = settings
+        self._passing = passing
         self._version = f"penstock {version('penstock')}"
         self._lock = StateLock(settings.state_dir)
         self._addresses = Addresses(settings.grpc, settings.http)
@@ -109,9 +114,16 @@ class Server:
         self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)
         self._stack.push_async_callback(self._discoverer.stop)
         self._stack.callback(self._library.close)
+        journals = await asyncio.to_thread(Journals, settings.state_dir, self._passing)
+        self._stack.callback(journals.close)
+        self._mixers = Mixers(self._chunks, self._counters)
+        self._runs = Runs(journals, self._mixers, self._passing)
+        self._stack.push_async_callback(self._runs.stop)
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
         self._subscriptions = Subscriptions(
             self._library.lookup,
+            self._mixers,
+            self._runs,
             self._chunks,
             seeds,
             defaults,
@@ -124,7 +136,7 @@ class Server:
         self._stack.push_async_callback(self._chunks.stop)
         await self._chunks.start()
         self._up["workers"] = True
-        self._stack.push_async_callback(self._subscriptions.stop)
+        self._stack.push_async_callback(self._mixers.stop)
         operations = self._operations()
         await self._web.start(make_http(operations, address=settings.http))
         await self._library.register_all(settings.dataset_arguments)
@@ -176,6 +188,8 @@ class Server:
             self._chunks,
             self._data,
             self._subscriptions,
+            self._mixers,
+            self._runs,
             self._counters,
             self._lag,
             self._watch,
@@ -183,9 +197,9 @@ class Server:
         )
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, passing: Passing = lambda point: None) -> int:
     """Serve until SIGTERM or Ctrl-C; a second one ends at once."""
-    server = Server(settings)
+    server = Server(settings, passing)
     ending = asyncio.Event()
     asked = 0
 

@@ -2,16 +2,19 @@
 
 import asyncio
 import logging
-from collections import Counter, OrderedDict
 from contextlib import ExitStack
-from typing import Any, Final, cast
+from dataclasses import replace
+from typing import cast
 
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import named
 from penstock_service.app.agreement import Agreement, Claim
 from penstock_service.app.asking import Asking, Lookup
+from penstock_service.app.mixers import Mixers
 from penstock_service.app.position import begin, carried_plan, check_start, read_cursor
+from penstock_service.app.run import RunSegments, epoch_rows
+from penstock_service.app.runs import Runs
 from penstock_service.app.seeds import Seeds
 from penstock_service.batch.columns import delivered
 from penstock_service.batch.feed import StepFeed
@@ -19,29 +22,23 @@ from penstock_service.batch.fetch import Fetch
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.errors import InvalidRequest
-from penstock_service.core.feed import Opening
+from penstock_service.core.feed import News, Opening
 from penstock_service.core.plan import PoolDefaults
-from penstock_service.core.quality import Quality
-from penstock_service.core.segment import ChunkSource
-from penstock_service.core.status import StreamStatus
-from penstock_service.mix.mixer import Mixer
+from penstock_service.core.segment import ChunkSource, SegmentSource
 from penstock_service.mix.overlap import shared_files
 from penstock_service.mix.stream import Stream, settle
-
-_IDLE_REMEMBERED: Final = 4
-_LOOKED_AT: Final = 4  # streams whose counts are kept for the next look
-
-Key = tuple[Any, ...]  # Stream.key
 
 _log = logging.getLogger(__name__)
 
 
 class Subscriptions:
-    """Opens feeds. Streams with the same order share one mixer, whoever subscribes."""
+    """Opens feeds."""
 
     def __init__(
         self,
         lookup: Lookup,
+        mixers: Mixers,
+        runs: Runs,
         chunks: ChunkSource,
         seeds: Seeds,
         defaults: PoolDefaults,
@@ -56,10 +53,8 @@ class Subscriptions:
         self._chunks = chunks
         self._defaults = defaults
         self._counters = counters
-        self._mixers: OrderedDict[Key, Mixer] = OrderedDict()
-        self._streams: dict[Key, Stream] = {}  # of those mixers
-        self._looked_at: OrderedDict[Key, Mixer] = OrderedDict()
-        self._readers: Counter[Key] = Counter()
+        self._mixers = mixers
+        self._runs = runs
 
     async def open(self, request: pb.Open, looking: bool = False) -> Opening:
         """Raises a ServiceError that says what is wrong with the request.
@@ -81,80 +76,56 @@ class Subscriptions:
         notes.extend(await asyncio.to_thread(shared_files, stream.sources))
         notes.extend(stream.readings())
         self._check_step(view, stream)
-        mixer = await (self._aside(stream) if looking else self._mixer(stream))
         at = begin(request, stream, view, cursor, notes)
-        if at.segment >= mixer.segments:
-            raise InvalidRequest(
-                f"the state is in segment {at.segment}, but an epoch of this stream has {mixer.segments}"
-            )
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
-        held = ExitStack()
-        if looking:
-            held.callback(mixer.rest)
-        else:
-            ticket = self._agreement.join(request.job, request.name, _claim(request, view, stream, at))
-            held.callback(self._agreement.leave, request.job, request.name, ticket)
-            self._readers[stream.key] += 1
-            held.callback(self._left, stream.key)
+        with ExitStack() as failed:  # what was taken is let go of if the rest is refused
+            run: RunSegments | None = None
+            ticket: int | None = None
+            segments: SegmentSource
+            if looking:
+                journal = await self._runs.look(at, request.branch)
+                segments = mixer = await self._mixers.aside(stream.under(journal))
+                failed.callback(mixer.rest)
+                rows = epoch_rows(mixer, stream.under(journal), at.epoch)
+            else:
+                run, ticket = await self._join(request, view, stream, at, failed)
+                segments = run
+                rows = run.epoch_rows()
+            if at.segment >= segments.segments(at.epoch):
+                raise InvalidRequest(
+                    f"the state is in segment {at.segment}, but epoch {at.epoch} of this stream has "
+                    f"{segments.segments(at.epoch)}"
+                )
+            for source in stream.sources:
+                failed.callback(self._chunks.hold(source).release)
+            held = failed.pop_all()
+        fetch = Fetch(segments, self._chunks, schema, request.view.row_ids)
+        at = at if run is None else replace(at, run=run.run.journal.carried())
+        feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes)
+        if run is not None:
+            run.reaches, run.global_batch = feed.reaches, view.global_batch
             _tell(request.name, stream, notes)
-        for source in stream.sources:
-            held.callback(self._chunks.hold(source).release)
-        fetch = Fetch(mixer, self._chunks, schema, request.view.row_ids)
         return Opening(
-            feed=StepFeed(mixer, fetch, view, at, self._counters, stream.row_bytes),
+            feed=feed,
             schema=fetch.schema,
             fingerprint=stream.fingerprint(),
             plan=stream.plan.to_json(),
             cursor=at,
-            rows=None if stream.may_drop else mixer.rows,
-            steps=None if stream.may_drop else view.steps_of(mixer.rows),
+            rows=rows,
+            steps=None if rows is None else view.steps_of(rows),
             seed=stream.seed,
             datasets=tuple(s.reference for s in stream.sources),
             step_bytes=view.rows * stream.row_bytes,
             notes=tuple(notes),
             close=held.close,
-            started=lambda start: self._agreement.started(request.job, request.name, ticket, check_start(start)),
+            started=lambda start: self._started(request, ticket, start),
+            news=lambda: None if run is None else _news(run, view),
+            listen=lambda listener: None if run is None else run.listen(listener),
         )
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of indices and waiting rows, over all streams."""
-        return sum(mixer.nbytes for mixer in self._mixers.values())
-
-    def streams(self) -> list[StreamStatus]:
-        """Those that are read, and the latest of those that were."""
-        return [
-            StreamStatus(
-                datasets=tuple(source.reference for source in stream.sources),
-                seed=stream.seed,
-                shuffle=stream.shuffle,
-                pool_rows=stream.plan.pool_rows,
-                drain=stream.plan.drain,
-                cycles=stream.plan.cycles,
-                rows=mixer.rows,
-                segments=mixer.segments,
-                sessions=self._readers[key],
-                mixing_bytes=mixer.nbytes,
-                qualities=tuple(mixer.meter.qualities()) if mixer.meter is not None else (),
-            )
-            for key, mixer in self._mixers.items()
-            for stream in [self._streams[key]]
-        ]
-
-    def mixed(self) -> dict[str, Quality]:
-        """How well the last finished epoch of each stream was mixed, by the names of its datasets."""
-        found = {}
-        for key, mixer in self._mixers.items():
-            quality = mixer.meter.last_finished() if mixer.meter is not None else None
-            if quality is not None:
-                found["+".join(source.label for source in self._streams[key].sources)] = quality
-        return found
-
-    async def stop(self) -> None:
-        for mixer in (*self._mixers.values(), *self._looked_at.values()):
-            await mixer.stop()
-        self._mixers.clear()
-        self._looked_at.clear()
+    def _started(self, request: pb.Open, ticket: int | None, start: str) -> None:
+        if ticket is not None:
+            self._agreement.started(request.job, request.name, ticket, check_start(start))
 
     def _check_step(self, view: View, stream: Stream) -> None:
         """One step of one rank is made in memory at once: it must fit there."""
@@ -166,37 +137,26 @@ class Subscriptions:
                 f"{max(1, int(self._step_bytes / stream.row_bytes))} rows per rank"
             )
 
-    async def _mixer(self, stream: Stream) -> Mixer:
-        mixer = self._mixers.get(stream.key)
-        if mixer is None:
-            order, meter = await asyncio.to_thread(stream.order), await asyncio.to_thread(stream.meter)
-            made = Mixer(stream.sources, order, self._chunks, self._counters, meter)
-            mixer = self._mixers.setdefault(stream.key, made)
-            self._streams[stream.key] = stream
-        self._mixers.move_to_end(stream.key)
-        return mixer
+    async def _join(
+        self, request: pb.Open, view: View, stream: Stream, at: Cursor, held: ExitStack
+    ) -> tuple[RunSegments, int]:
+        """The segments of the request's run, and its ticket among the ranks; both are let go of with `held`."""
+        segments = await self._runs.join(
+            *(request.job, request.name, stream, at, request.branch, view.rank, view.world_size)
+        )
+        held.callback(self._runs.leave, segments)
+        run = segments.run.id if at.run else None  # who has no state takes the run that there is
+        claim = _claim(request, view, stream, at, run)
+        ticket = self._agreement.join(request.job, request.name, claim)
+        held.callback(self._agreement.leave, request.job, request.name, ticket)
+        return segments, ticket
 
-    async def _aside(self, stream: Stream) -> Mixer:
-        """A mixer for looks alone: sessions find what they remember as it was. Only its counts outlive a look."""
-        mixer = self._looked_at.pop(stream.key, None)
-        if mixer is None:
-            order = await asyncio.to_thread(stream.order)
-            mixer = Mixer(stream.sources, order, self._chunks, Counters(), ahead=False)
-        self._looked_at[stream.key] = mixer
-        if len(self._looked_at) > _LOOKED_AT:
-            self._looked_at.popitem(last=False)
-        return mixer
 
-    def _left(self, key: Key) -> None:
-        """One reader of a stream has gone; streams that nobody reads keep little, and only the latest of them."""
-        self._readers[key] -= 1
-        if self._readers[key] == 0:
-            del self._readers[key]
-            if key in self._mixers:  # not where the server has stopped meanwhile
-                self._mixers[key].rest()
-        idle = [k for k in self._mixers if k not in self._readers]
-        for old in idle[: max(0, len(idle) - _IDLE_REMEMBERED)]:
-            del self._mixers[old], self._streams[old]
+def _news(segments: RunSegments, view: View) -> News | None:
+    news = segments.news()
+    if news is None or news.rows is None:
+        return news
+    return news._replace(steps=view.steps_of(news.rows))
 
 
 def _tell(name: str, stream: Stream, notes: list[str]) -> None:
@@ -208,7 +168,7 @@ def _tell(name: str, stream: Stream, notes: list[str]) -> None:
     )
 
 
-def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor) -> Claim:
+def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor, run: str | None) -> Claim:
     asked = request.view
     readable = {"weights": stream.weights, "pool": stream.plan.to_json()}
     return Claim(
@@ -230,5 +190,6 @@ def _claim(request: pb.Open, view: View, stream: Stream, at: Cursor) -> Claim:
             ("steps to skip", named(view.skip)),
             ("on_error", asked.on_error or "fail"),
             ("placeholder", asked.placeholder),
+            ("run (branch=True on all ranks, or on none)", run),
         ),
     )

@@ -76,6 +76,18 @@ class StepFeed:
             return await self._full_steps(self._before_bad(full))
         return await self._last_step(left, progress)
 
+    def reaches(self, epoch: int, segment: int, rows: int) -> tuple[int, bool]:
+        """The step of `epoch` that the first unit of a segment not held comes in, and whether that is certain.
+
+        Args:
+            rows: about how many a segment has, for those in between.
+        """
+        if epoch != self._epoch:
+            return 0, segment == 0
+        between = segment - self._next_segment
+        units = max(0, self._left() + between * rows)
+        return self._step + units // self._view.global_batch, between == 0
+
     async def explain(self, step: int, all_ranks: bool) -> pa.RecordBatch:
         """See `core.feed.Feed`."""
         self._view = replace(self._view, skip=((self._epoch, self._step, step),))
@@ -116,7 +128,7 @@ class StepFeed:
     async def _take(self, progress: Progress | None) -> bool:
         """Take `_to_skip` units, or as many as the epoch has left: then True. What can be counted is not made."""
         while (left := self._left()) < self._to_skip:
-            if self._next_segment >= self._segments.segments:
+            if self._next_segment >= self._segments.segments(self._epoch):
                 self._taken += left
                 self._to_skip -= left
                 return True
@@ -135,14 +147,14 @@ class StepFeed:
     async def _hold(self, units: int, progress: Progress | None) -> None:
         """Hold segments until `units` units are left, or the epoch ends."""
         self._drop_exhausted()
-        while self._left() < units and self._next_segment < self._segments.segments:
+        while self._left() < units and self._next_segment < self._segments.segments(self._epoch):
             await self._hold_next(progress)
 
     async def _hold_ready(self, units: int) -> None:
         """Hold what is there without waiting: a bundle leaves rather than waits for the next segment."""
         while (
             self._left() < units
-            and self._next_segment < self._segments.segments
+            and self._next_segment < self._segments.segments(self._epoch)
             and self._segments.ready(self._epoch, self._next_segment)
         ):
             await self._hold_next(None)
@@ -174,7 +186,7 @@ class StepFeed:
     def _drop_exhausted(self) -> None:
         while self._held and self._taken >= self._held[0].units:
             # The last segment of an epoch stays: it says where the epoch's end is.
-            if len(self._held) == 1 and self._next_segment >= self._segments.segments:
+            if len(self._held) == 1 and self._next_segment >= self._segments.segments(self._epoch):
                 return
             self._taken -= self._held.pop(0).units
 
@@ -221,7 +233,7 @@ class StepFeed:
         """The epoch's first segments, enough to fill the last step up with."""
         head: list[Segment] = []
         wanted = self._view.global_batch - left
-        for number in range(self._segments.segments):
+        for number in range(self._segments.segments(self._epoch)):
             head.append(await self._segments.segment(self._epoch, number, progress))
             if sum(s.units for s in head) >= wanted:
                 break
@@ -273,14 +285,14 @@ class StepFeed:
         """Does no step of this epoch follow? Steps that are skipped next are passed over to find out."""
         try:
             passed = await self._pass_over(None)
-            while passed and self._left() == 0 and self._next_segment < self._segments.segments:
+            while passed and self._left() == 0 and self._next_segment < self._segments.segments(self._epoch):
                 if await self._segments.units(self._epoch, self._next_segment) != 0:
                     return False
                 self._next_segment += 1  # the last segments of an epoch may be empty
         except ServiceError:
             return False  # raised again when the next step is asked for; the steps before it are good
         left = self._left()
-        last = self._next_segment >= self._segments.segments
+        last = self._next_segment >= self._segments.segments(self._epoch)
         return last and (left == 0 or (left < self._view.global_batch and self._view.last == "drop"))
 
     def _spans(self, units: int) -> tuple[Span, ...]:
@@ -295,10 +307,12 @@ class StepFeed:
         return tuple(spans)
 
     def _end_epoch(self) -> EpochEnd:
-        end = EpochEnd(self._epoch, self._step, self._dropped, self._padded, self._repeated, self._segments.unread)
+        unread = self._segments.unread(self._epoch)
+        end = EpochEnd(self._epoch, self._step, self._dropped, self._padded, self._repeated, unread)
         if self._step == 0 and not self._dropped:
             raise InvalidRequest(
-                f"no row is left of the {self._segments.rows} that an epoch reads: the filters leave all of them out"
+                f"no row is left of the {self._segments.rows(self._epoch)} that an epoch reads: "
+                "the filters leave all of them out"
             )
         if self._step == 0:
             raise InvalidRequest(

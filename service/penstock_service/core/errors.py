@@ -8,6 +8,7 @@ ServiceError                    code, text, retryable
 ├── ProtocolMismatch
 ├── CursorMismatch              the cursor belongs to another plan: a field-by-field difference
 ├── OrderChanged                something recomputed differs from what was sent before
+├── JournalConflict             a cursor's journal and that of its run have parted
 ├── DataError                   rows that cannot be parsed or do not fit the schema: a function of the bytes
 ├── SourceChanged               the files are not those of the dataset version
 ├── SourceUnreadable            reading failed; says nothing about the bytes
@@ -56,6 +57,10 @@ class CursorMismatch(ServiceError):
 
 class OrderChanged(ServiceError):
     code = codes.ORDER_CHANGED
+
+
+class JournalConflict(ServiceError):
+    code = codes.JOURNAL_CONFLICT
 
 
 class DataError(ServiceError):

@@ -91,6 +91,14 @@ class Feed(Protocol):
         ...
 
 
+class News(NamedTuple):
+    """The run's journal has grown."""
+
+    run: str  # JSON, as in a cursor's `run`
+    rows: int | None  # of a whole epoch from this one on; None: not known, or not the same for all
+    steps: int | None = None
+
+
 @dataclass(frozen=True)
 class Opening:
     """A stream opened for one rank: what the client is told, and where its steps come from."""
@@ -108,3 +116,5 @@ class Opening:
     step_bytes: float = 0.0  # about what a step of this rank has
     notes: tuple[str, ...] = ()  # what the user should know
     started: Callable[[str], None] = lambda start: None  # the client, which had only looked, takes its first step
+    news: Callable[[], News | None] = lambda: None  # what the client must be told before its next bundle; once
+    listen: Callable[[Callable[[], None]], None] = lambda listener: None  # calls it back when there is news

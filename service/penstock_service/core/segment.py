@@ -88,18 +88,15 @@ class SourceChunks(NamedTuple):
 class SegmentSource(Protocol):
     """The one global order of a stream, as segments whose chunks are made."""
 
-    @property
-    def segments(self) -> int:
+    def segments(self, epoch: int) -> int:
         """Segments of an epoch; some may be empty."""
         ...
 
-    @property
-    def rows(self) -> int:
+    def rows(self, epoch: int) -> int:
         """Rows of an epoch, before any filter."""
         ...
 
-    @property
-    def unread(self) -> int:
+    def unread(self, epoch: int) -> int:
         """Rows of the sources that no segment of an epoch holds."""
         ...
 

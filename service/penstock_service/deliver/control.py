@@ -1,7 +1,7 @@
-"""The control service: what the server is and which datasets it has."""
+"""The control service: what the server is, which datasets it has, and the runs that are read from it."""
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -13,7 +13,8 @@ from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
 from penstock_service.core.errors import ServiceError
-from penstock_service.deliver import registered
+from penstock_service.core.run import Began, RunStatus
+from penstock_service.deliver import registered, runs
 from penstock_service.deliver.refusal import Context, refuse
 
 T = TypeVar("T")
@@ -41,11 +42,26 @@ class Datasets(Protocol):
     ) -> pa.RecordBatch: ...
 
 
+class Runs(Protocol):
+    """The runs that are being read, as the control service sees them."""
+
+    async def runs(self) -> list[RunStatus]: ...
+
+    async def set_mixture(self, run: str, weights: Mapping[str, float]) -> Began: ...
+
+    async def quarantine(self, run: str, dataset: str, rows: Sequence[int | str], reason: str = "") -> Began: ...
+
+
+class Asked(Datasets, Runs, Protocol):
+    """All that the control service asks."""
+
+
 class ControlService(control_pb2_grpc.ControlServicer):
     """Serves `penstock.v1.Control`. Errors travel as status, with the error's code in the trailer `penstock-code`."""
 
-    def __init__(self, datasets: Datasets, version: str) -> None:
-        self._datasets = datasets
+    def __init__(self, asked: Asked, version: str) -> None:
+        self._datasets: Datasets = asked
+        self._runs: Runs = asked
         self._version = version
 
     async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.ServerInfo:  # noqa: N802
@@ -81,6 +97,18 @@ class ControlService(control_pb2_grpc.ControlServicer):
 
     async def DiscoverDatasets(self, request: Any, context: Context) -> pb.DiscoverDatasetsResponse:  # noqa: N802
         return registered.discovery(await _answer(self._datasets.discover(), context))
+
+    async def ListRuns(self, request: Any, context: Context) -> pb.ListRunsResponse:  # noqa: N802
+        found = await _answer(self._runs.runs(), context)
+        return pb.ListRunsResponse(runs=[runs.run(status) for status in found])
+
+    async def SetMixture(self, request: pb.SetMixtureRequest, context: Context) -> pb.Began:  # noqa: N802
+        change = self._runs.set_mixture(request.run, dict(request.weights))
+        return runs.began(await _answer(change, context))
+
+    async def Quarantine(self, request: pb.QuarantineRequest, context: Context) -> pb.Began:  # noqa: N802
+        change = self._runs.quarantine(request.run, request.dataset, list(request.rows), request.reason)
+        return runs.began(await _answer(change, context))
 
     async def Explain(self, request: pb.ExplainRequest, context: Context) -> pb.ExplainResponse:  # noqa: N802
         epoch = request.epoch if request.HasField("epoch") else None

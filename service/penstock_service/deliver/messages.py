@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1 import frames as framing
 from penstock_service.core.errors import Fenced, ServiceError
-from penstock_service.core.feed import U8, Bundle, EpochEnd, Opening
+from penstock_service.core.feed import U8, Bundle, EpochEnd, News, Opening
 from penstock_service.deliver.transport import Offer
 
 
@@ -72,6 +72,10 @@ def epoch_end(end: EpochEnd) -> bytes:
         unread=end.unread,
     )
     return _bytes(pb.ServerMessage(epoch_end=message))
+
+
+def journal(news: News) -> bytes:
+    return _bytes(pb.ServerMessage(journal=pb.Journal(run=news.run, steps=news.steps, rows=news.rows)))
 
 
 def draining(retry_after_ms: int, reason: str) -> bytes:

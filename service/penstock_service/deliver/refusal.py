@@ -13,6 +13,7 @@ _STATUS: Final = {
     codes.NOT_FOUND: grpc.StatusCode.NOT_FOUND,
     codes.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     codes.INVALID_REQUEST: grpc.StatusCode.INVALID_ARGUMENT,
+    codes.JOURNAL_CONFLICT: grpc.StatusCode.FAILED_PRECONDITION,
     codes.DATA_ERROR: grpc.StatusCode.DATA_LOSS,
     codes.SOURCE_CHANGED: grpc.StatusCode.FAILED_PRECONDITION,
     codes.RESOURCE_EXHAUSTED: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -157,6 +157,7 @@ class Session:
     async def run(self) -> None:
         """Send until drained or fenced; errors of the feed are the caller's to tell."""
         making: asyncio.Task[Bundle | EpochEnd] | None = None
+        self._opening.listen(self._credit_came.set)
         try:
             await self._proven()
             while self._last_word is None:
@@ -178,6 +179,7 @@ class Session:
                 if self._may_make():
                     making = self._make()
                 await self._send(made, slot)
+            await self._tell_news()
             if self._last_word is not None:
                 await self._write(self._last_word)
         finally:
@@ -237,6 +239,7 @@ class Session:
             self._state = "waiting for rows" if self._sent_steps else "filling"
             while not making.done() and self._last_word is None:
                 await asyncio.wait({making}, timeout=FILLING_EVERY)
+                await self._tell_news()
                 if not making.done():
                     await self._write(messages.filling(*self._filling))
             self._note_wait("rows", time.monotonic() - started)
@@ -258,6 +261,7 @@ class Session:
                     await self._credit_came.wait()
             except TimeoutError:
                 await self._write(messages.heartbeat())
+            await self._tell_news()
         self._note_wait("credit", time.monotonic() - started)
         return enough()
 
@@ -267,11 +271,17 @@ class Session:
 
     async def _send(self, bundle: Bundle, slot: int | None) -> None:
         started = time.monotonic()
+        await self._tell_news()
         await self._write(messages.bundle(bundle, slot))
         if slot is None:
             for frame in messages.frames(bundle.body, self._limits.frame_bytes):
                 await self._write(frame)
         self._count(bundle, slot, time.monotonic() - started)
+
+    async def _tell_news(self) -> None:
+        """Rows that a change of the journal made different must not reach a client that has not heard of it."""
+        if (news := self._opening.news()) is not None:
+            await self._write(messages.journal(news))
 
     def _count(self, bundle: Bundle, slot: int | None, seconds: float) -> None:
         self._epoch, self._step = bundle.epoch, bundle.first_step + bundle.steps

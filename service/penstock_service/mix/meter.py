@@ -1,6 +1,7 @@
 """Measures each segment of a stream that is planned, and says what became of each epoch."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from threading import Lock
 from typing import Final
 
@@ -14,8 +15,8 @@ _EPOCHS: Final = 4  # that are remembered
 class Meter:
     """May be used from several threads."""
 
-    def __init__(self, stored: Stored, segments: int) -> None:
-        """`segments`: of an epoch."""
+    def __init__(self, stored: Stored, segments: Callable[[int], int]) -> None:
+        """`segments`: of an epoch, by its number."""
         self._stored = stored
         self._segments = segments
         self._measured: OrderedDict[int, dict[int, Measured]] = OrderedDict()
@@ -33,9 +34,10 @@ class Meter:
             if len(self._measured) > _EPOCHS:
                 self._finished.pop(self._measured.popitem(last=False)[0], None)
             # Segments may be planned out of order: the epoch ends when all from the first measured one on are here.
-            if self._segments - 1 not in parts or len(parts) < self._segments - min(parts):
+            last = self._segments(epoch)
+            if last - 1 not in parts or len(parts) < last - min(parts):
                 return None
-            found = self._stored.conclude(epoch, parts, self._segments)
+            found = self._stored.conclude(epoch, parts, last)
             self._finished[epoch] = found
             return found
 
@@ -43,7 +45,7 @@ class Meter:
         """Of the last few epochs, also of those that are still being mixed."""
         with self._lock:
             return [
-                self._finished.get(epoch) or self._stored.conclude(epoch, parts, self._segments)
+                self._finished.get(epoch) or self._stored.conclude(epoch, parts, self._segments(epoch))
                 for epoch, parts in sorted(self._measured.items())
             ]
 

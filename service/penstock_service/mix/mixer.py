@@ -14,8 +14,10 @@ from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import DataError
 from penstock_service.core.hashing import U64
+from penstock_service.core.journal import Place
 from penstock_service.core.segment import I64, ChunkSource, Progress, Segment, SourceChunks
 from penstock_service.mix.index import ChunkNumbers, build
+from penstock_service.mix.masks import Masks
 from penstock_service.mix.meter import Meter
 from penstock_service.mix.pool import Order
 
@@ -40,11 +42,15 @@ class Mixer:
         counters: Counters,
         meter: Meter | None = None,
         ahead: bool = True,
+        masks: Masks | None = None,
     ) -> None:
-        """`meter` measures what is planned; `ahead`: build what comes next before it is asked for."""
+        """`meter` measures what is planned; `ahead`: build what comes next before it is asked for;
+        `masks`: rows that the run's journal leaves out.
+        """
         self.meter = meter
         self._ahead = ahead
         self._order = order
+        self._masks = masks
         self._numbers = ChunkNumbers(sources)
         self._chunks = chunks
         self._counters = counters
@@ -54,17 +60,18 @@ class Mixer:
         self._resting = False
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
 
-    @property
-    def segments(self) -> int:
-        return self._order.segments
+    def sets(self, epoch: int) -> int:
+        """Chunk sets of an epoch; each enters the pool with the segment of its number."""
+        return self._order.sets(epoch)
 
-    @property
-    def rows(self) -> int:
-        return self._order.rows
+    def segments(self, epoch: int) -> int:
+        return self._order.segments(epoch)
 
-    @property
-    def unread(self) -> int:
-        return self._order.unread
+    def rows(self, epoch: int) -> int:
+        return self._order.rows(epoch)
+
+    def unread(self, epoch: int) -> int:
+        return self._order.unread(epoch)
 
     def by_source(self, chunks: I64) -> list[SourceChunks]:
         return self._numbers.by_source(chunks)
@@ -98,8 +105,13 @@ class Mixer:
         if key not in self._units and making is not None:
             await asyncio.wait({making})  # counting it beside would plan it twice
         if key not in self._units:
-            self._count(key, await asyncio.to_thread(self._order.segment_units, epoch, number))
+            self._count(key, await asyncio.to_thread(self._planned_units, epoch, number))
         return self._units[key]
+
+    def _planned_units(self, epoch: int, number: int) -> int:
+        if self._masks:
+            return len(self._masks.kept(Place(epoch, number), self._order.segment_rows(epoch, number)))
+        return self._order.segment_units(epoch, number)
 
     def _count(self, key: tuple[int, int], units: int) -> None:
         self._units[key] = units
@@ -120,11 +132,11 @@ class Mixer:
             return
         following = self._after(epoch, number)
         self._start(following)
-        if self._order.rows < _SMALL * self._order.segments:
+        if self._order.rows(epoch) < _SMALL * self._order.segments(epoch):
             self._start(self._after(*following))
 
     def _after(self, epoch: int, number: int) -> tuple[int, int]:
-        return (epoch, number + 1) if number + 1 < self._order.segments else (epoch + 1, 0)
+        return (epoch, number + 1) if number + 1 < self._order.segments(epoch) else (epoch + 1, 0)
 
     @property
     def nbytes(self) -> int:
@@ -169,6 +181,8 @@ class Mixer:
     def _plan(self, epoch: int, number: int) -> tuple[U64, I64, I64, I64]:
         """Off the event loop: row ids of a segment, their chunks and rows, and how many units each chunk gives."""
         ids = self._order.segment_rows(epoch, number)
+        if self._masks:
+            ids = self._masks.kept(Place(epoch, number), ids)
         mixed = self.meter.add(epoch, number, ids) if self.meter is not None else None
         if mixed is not None:
             some = "" if mixed.complete else f" (of {mixed.segments} of its {mixed.of_segments} segments)"

@@ -15,8 +15,8 @@ import numpy.typing as npt
 from penstock_service.core.hashing import U64, hash_rows, key_of, rehash
 from penstock_service.core.plan import PlanConstants
 from penstock_service.mix.delay import delays, first_fill_thresholds, thresholds
+from penstock_service.mix.epochs import Epochs
 from penstock_service.mix.passes import PassOrder
-from penstock_service.mix.schedule import Schedule
 
 SOURCE_SHIFT: Final = 48
 """A row id is source << 48 | stored position."""
@@ -41,14 +41,15 @@ class Entering(NamedTuple):
 class Order(Protocol):
     """The one global order of a stream's rows, segment by segment."""
 
-    @property
-    def segments(self) -> int: ...
+    def sets(self, epoch: int) -> int:
+        """Chunk sets of the epoch; each enters with the segment of its number."""
+        ...
 
-    @property
-    def rows(self) -> int: ...
+    def segments(self, epoch: int) -> int: ...
 
-    @property
-    def unread(self) -> int: ...
+    def rows(self, epoch: int) -> int: ...
+
+    def unread(self, epoch: int) -> int: ...
 
     def segment_rows(self, epoch: int, segment: int) -> U64:
         """Row ids of a segment in their order."""
@@ -77,13 +78,13 @@ class MixingPool:
 
     def __init__(
         self,
-        schedule: Schedule,
+        epochs: Epochs,
         plan: PlanConstants,
         shard_starts: Sequence[npt.NDArray[np.int64]],
         seed: int,
         reshuffle: bool = True,
     ) -> None:
-        self._schedule = schedule
+        self._epochs = epochs
         self._plan = plan
         self._seed = seed
         self._reshuffle = reshuffle
@@ -95,27 +96,27 @@ class MixingPool:
         self._limits = thresholds(*shape)
         self._first_limits = first_fill_thresholds(*shape) if plan.start == "full" else self._limits
 
-    @property
-    def segments(self) -> int:
-        return self._schedule.segments
+    def sets(self, epoch: int) -> int:
+        return self._epochs.of(epoch).sets
 
-    @property
-    def rows(self) -> int:
-        return self._schedule.rows
+    def segments(self, epoch: int) -> int:
+        return self._epochs.of(epoch).segments
 
-    @property
-    def unread(self) -> int:
-        return self._schedule.unread
+    def rows(self, epoch: int) -> int:
+        return self._epochs.of(epoch).rows
+
+    def unread(self, epoch: int) -> int:
+        return self._epochs.of(epoch).unread
 
     def entering(self, epoch: int, segment: int) -> list[Entering]:
-        if segment >= self._schedule.sets:
+        schedule, shuffled = self._epochs.of(epoch), self._shuffled(epoch)
+        if segment >= schedule.sets:
             return []
-        epoch = epoch if self._reshuffle else 0
         return [
             Entering(
-                take.source, take.stop - take.start, self._passes[take.source].shards(epoch, take.start, take.stop)
+                take.source, take.stop - take.start, self._passes[take.source].shards(shuffled, take.start, take.stop)
             )
-            for take in self._schedule.takes(segment)
+            for take in schedule.takes(segment)
         ]
 
     @property
@@ -125,7 +126,6 @@ class MixingPool:
         return sum(ids.nbytes + place.nbytes for ids, place in [*list(self._waiting.values()), *counted])
 
     def segment_rows(self, epoch: int, segment: int) -> U64:
-        epoch = epoch if self._reshuffle else 0
         with self._lock:
             parts = self._parts(epoch, segment)
             self._counted = None
@@ -137,7 +137,6 @@ class MixingPool:
         return _in_place_order(ids, place)
 
     def segment_units(self, epoch: int, segment: int) -> int:
-        epoch = epoch if self._reshuffle else 0
         with self._lock:
             parts = self._parts(epoch, segment)
             self._counted = (epoch, segment, parts)
@@ -153,10 +152,14 @@ class MixingPool:
         if self._counted is not None and self._counted[:2] == (epoch, segment):
             return self._counted[2]
         first = max(0, segment - self._plan.cycles + 1)
-        sets = range(first, min(segment, self._schedule.sets - 1) + 1)
+        sets = range(first, min(segment, self._epochs.of(epoch).sets - 1) + 1)
         parts = [self._leaving(epoch, number, segment) for number in sets]
         self._forget()
         return parts
+
+    def _shuffled(self, epoch: int) -> int:
+        """The epoch that the hashes know."""
+        return epoch if self._reshuffle else 0
 
     def _leaving(self, epoch: int, number: int, segment: int) -> _Waiting:
         """Rows of set `number` that leave with `segment`; they are handed out once, then made again."""
@@ -186,15 +189,16 @@ class MixingPool:
         """All rows of set `number`. What costs by the call is done for all sources together."""
         parts: list[U64] = []
         passes: list[int] = []
-        for take in self._schedule.takes(number):
+        shuffled = self._shuffled(epoch)
+        for take in self._epochs.of(epoch).takes(number):
             tag = np.int64(take.source << SOURCE_SHIFT)
-            for pass_number, positions in self._passes[take.source].positions(epoch, take.start, take.stop):
+            for pass_number, positions in self._passes[take.source].positions(shuffled, take.start, take.stop):
                 parts.append((positions | tag).view(np.uint64))
                 passes.append(pass_number)
         ids = np.concatenate(parts) if parts else np.empty(0, np.uint64)
         if len(set(passes)) <= 1:
-            return ids, hash_rows(key_of(_PLACE, self._seed, epoch, *passes[:1]), ids)
-        keys = [key_of(_PLACE, self._seed, epoch, number) for number in passes]
+            return ids, hash_rows(key_of(_PLACE, self._seed, shuffled, *passes[:1]), ids)
+        keys = [key_of(_PLACE, self._seed, shuffled, number) for number in passes]
         return ids, np.concatenate([hash_rows(key, part) for key, part in zip(keys, parts, strict=True)])
 
     def _forget(self) -> None:
@@ -219,18 +223,29 @@ class InOrder:
         np.cumsum(np.array(rows, np.int64), out=self._edges[1:])
         self._drain = drain
         stored = int(self._edges[-1])
-        self.rows = stored if epoch_rows is None else min(stored, epoch_rows)
-        self.segments = max(1, -(-self.rows // drain))
-        self.unread = stored - self.rows
+        self._stored = stored
+        self._rows = stored if epoch_rows is None else min(stored, epoch_rows)
+
+    def sets(self, epoch: int) -> int:
+        return max(1, -(-self._rows // self._drain))
+
+    def segments(self, epoch: int) -> int:
+        return self.sets(epoch)
+
+    def rows(self, epoch: int) -> int:
+        return self._rows
+
+    def unread(self, epoch: int) -> int:
+        return self._stored - self._rows
 
     def segment_rows(self, epoch: int, segment: int) -> U64:
-        first, last = min(segment * self._drain, self.rows), min((segment + 1) * self._drain, self.rows)
+        first, last = min(segment * self._drain, self._rows), min((segment + 1) * self._drain, self._rows)
         at = np.arange(first, last, dtype=np.int64)
         source = np.searchsorted(self._edges, at, side="right") - 1
         return (at - self._edges[source]).astype(np.uint64) | (source.astype(np.uint64) << np.uint64(SOURCE_SHIFT))
 
     def segment_units(self, epoch: int, segment: int) -> int:
-        return max(0, min((segment + 1) * self._drain, self.rows) - min(segment * self._drain, self.rows))
+        return max(0, min((segment + 1) * self._drain, self._rows) - min(segment * self._drain, self._rows))
 
     def entering(self, epoch: int, segment: int) -> list[Entering]:  # nothing enters a pool that is by-passed
         return []

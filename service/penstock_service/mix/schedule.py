@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import cycle, islice
 from math import gcd
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ class _Phase:
     base: tuple[int, ...]  # of each source
     weights: tuple[int, ...]  # 0: this source has run out
     total: int
+    shares: tuple[int, ...]  # the same, of sources that have run out too
 
 
 def integer_weights(weights: Sequence[float]) -> tuple[int, ...]:
@@ -51,6 +53,13 @@ def integer_weights(weights: Sequence[float]) -> tuple[int, ...]:
     return tuple(w // divisor for w in whole)
 
 
+class Change(NamedTuple):
+    """From chunk set `number` (1 or more) of the epoch on, other integer weights by source."""
+
+    number: int
+    weights: tuple[int, ...]
+
+
 class Schedule:
     """The chunk sets of one epoch.
 
@@ -60,6 +69,7 @@ class Schedule:
         until: what happens when a source runs out: `all`: the others go on, every row comes once; `first`: the epoch
             ends; `repeat`: the source is read again.
         epoch_rows: the most rows the epoch has; under `repeat` exactly that many (default: the rows of all sources).
+        changes: made to the mixture while the epoch was read, ascending. Sets before a change are those without it.
     """
 
     def __init__(
@@ -69,15 +79,19 @@ class Schedule:
         plan: PlanConstants,
         until: Until = "all",
         epoch_rows: int | None = None,
+        changes: Sequence[Change] = (),
     ) -> None:
         self._rows = tuple(rows)
         self._plan = plan
         live = tuple(w if n else 0 for w, n in zip(weights, rows, strict=True))
         if not any(live):
             raise InvalidRequest("the sources have no rows: nothing can be streamed")
-        self._phases, end = _phases(self._rows, live, until)
+        turns = [(self._boundary(change.number), change.weights) for change in changes]
+        self._phases, end = _phases(self._rows, live, until, turns)
         self.rows_by_source, self.rows = self._ending(end, live, until, epoch_rows)
-        self.unread = sum(max(0, n - q) for n, q, w in zip(rows, self.rows_by_source, live, strict=True) if w)
+        last = self._phase(self._end).shares
+        meant = (max(w, v) for w, v in zip(live, last, strict=True))
+        self.unread = sum(max(0, n - q) for n, q, w in zip(rows, self.rows_by_source, meant, strict=True) if w)
         self.sets = self._count_sets()
         self.segments = self.sets + plan.cycles - 1
 
@@ -92,17 +106,19 @@ class Schedule:
             self._end = wanted
         else:
             assert end is not None  # noqa: S101 - only `repeat` has no end of its own
-            self._end = end if epoch_rows is None else min(end, epoch_rows)
+            whole = sum(self._quota(end))  # floors at the ends of phases make it less than `end`
+            self._end = end if epoch_rows is None or whole <= epoch_rows else epoch_rows
         quota = list(self._quota(self._end))
         if until == "repeat" or self._end != end:
-            # Floors lose less than one row per source: the largest remainders get them, ties by source.
+            # Floors lose less than one row per source and phase: the largest remainders get them, ties by source.
             phase = self._phase(self._end)
             missing = self._end - sum(quota)
             order = sorted(
                 (i for i, w in enumerate(phase.weights) if w),
                 key=lambda i: (-(phase.weights[i] * (self._end - phase.begins) % phase.total), i),
             )
-            for i in order[:missing]:
+            room = (i for i in cycle(order) if until == "repeat" or quota[i] < self._rows[i])
+            for i in islice(room, missing):
                 quota[i] += 1
         return tuple(quota), sum(quota)
 
@@ -149,23 +165,44 @@ class Schedule:
         return tuple(b + w * into // phase.total for b, w in zip(phase.base, phase.weights, strict=True))
 
 
-def _phases(rows: tuple[int, ...], weights: tuple[int, ...], until: Until) -> tuple[list[_Phase], int | None]:
+def _phases(
+    rows: tuple[int, ...], weights: tuple[int, ...], until: Until, turns: Sequence[tuple[int, tuple[int, ...]]] = ()
+) -> tuple[list[_Phase], int | None]:
     """The phases, and the rows of the epoch at its end (None: it has none of its own).
 
-    A phase ends as soon as one of its sources has run out; the others then share what it leaves.
+    A phase ends as soon as one of its sources has run out, and the others then share what it leaves; or where the
+    mixture was changed: `turns` says from how many rows of the epoch on, and to what.
     """
-    base, live, begins = (0,) * len(rows), weights, 0
+    base, shares, begins = (0,) * len(rows), weights, 0
     phases: list[_Phase] = []
+    ahead = list(turns)
     while True:
+        live = tuple(w if until == "repeat" or b < n else 0 for n, b, w in zip(rows, base, shares, strict=True))
         total = sum(live)
         if total == 0:
             return phases, begins
-        phases.append(_Phase(begins, base, live, total))
-        if until == "repeat":
+        phases.append(_Phase(begins, base, live, total, shares))
+        length = _until_one_ends(rows, base, live, total) if until != "repeat" else None
+        turning = bool(ahead) and (length is None or ahead[0][0] - begins < length)
+        if turning:
+            at, shares = ahead.pop(0)
+            shares = tuple(w if n else 0 for n, w in zip(rows, shares, strict=True))
+            length = at - begins
+        if length is None:
             return phases, None
-        length = min(-(-(n - b) * total // w) for n, b, w in zip(rows, base, live, strict=True) if w)
-        base = tuple(min(n, b + w * length // total) if w else b for n, b, w in zip(rows, base, live, strict=True))
+        base = _after(rows, base, live, total, length, until)
         begins += length
-        live = tuple(w if b < n else 0 for n, b, w in zip(rows, base, live, strict=True))
-        if until == "first":
+        if until == "first" and not turning:
             return phases, begins
+
+
+def _until_one_ends(rows: tuple[int, ...], base: tuple[int, ...], live: tuple[int, ...], total: int) -> int:
+    return min(-(-(n - b) * total // w) for n, b, w in zip(rows, base, live, strict=True) if w)
+
+
+def _after(
+    rows: tuple[int, ...], base: tuple[int, ...], live: tuple[int, ...], total: int, length: int, until: Until
+) -> tuple[int, ...]:
+    """Rows of each source after a phase of `length`."""
+    ends = (b + w * length // total for b, w in zip(base, live, strict=True))
+    return tuple(ends) if until == "repeat" else tuple(map(min, rows, ends))

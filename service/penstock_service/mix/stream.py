@@ -1,16 +1,19 @@
 """A stream as the server sees it: what was subscribed to, resolved against the registry, and its fingerprint."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 import numpy as np
 
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.errors import DataError, InvalidRequest
+from penstock_service.core.errors import DataError, InvalidRequest, JournalConflict
 from penstock_service.core.hashing import short_hash
+from penstock_service.core.journal import Entry, Journal, mixtures
 from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Until, resolve
 from penstock_service.core.segment import ChunkSource
+from penstock_service.mix.epochs import Epochs
+from penstock_service.mix.masks import Masks
 from penstock_service.mix.meter import Meter
 from penstock_service.mix.pool import InOrder, MixingPool, Order
 from penstock_service.mix.quality import Stored
@@ -50,11 +53,18 @@ class Stream:
     epoch_rows: int | None
     reshuffle: bool = True
     row_bytes: float = 64.0  # mean, processed, over fixed chunks; no part of the fingerprint
+    entries: tuple[Entry, ...] = ()  # of the run's journal; no part of the fingerprint either
 
     @property
     def key(self) -> tuple[Any, ...]:
         """Equal for streams with the same order, and only for them."""
-        return (*self.fingerprint().values(), self.seed, self.plan, tuple(s.root for s in self.sources))
+        return (
+            *self.fingerprint().values(),
+            self.seed,
+            self.plan,
+            tuple(s.root for s in self.sources),
+            Journal("", self.entries).head,
+        )
 
     def fingerprint(self) -> dict[str, str]:
         """One short hash per field; seed, epoch, batch, world size and what only the view knows are not in it."""
@@ -82,15 +92,62 @@ class Stream:
         if not self.shuffle:
             return InOrder([s.manifest.rows for s in self.sources], self.plan.drain, self.epoch_rows)
         starts = [s.manifest.shard_start for s in self.sources]
-        return MixingPool(self.schedule(), self.plan, starts, self.seed, self.reshuffle)
+        rows = [s.manifest.rows for s in self.sources]
+        changes = [(place, self._ordered(weights)) for place, weights in mixtures(self.entries)]
+        epochs = Epochs(rows, self.weights, self.plan, self.until, self.epoch_rows, changes)
+        return MixingPool(epochs, self.plan, starts, self.seed, self.reshuffle)
 
-    def meter(self) -> Meter | None:
+    def masks(self) -> Masks | None:
+        """Rows that the journal leaves out; None where it leaves out none."""
+        return Masks(self.entries, [s.name for s in self.sources]) or None
+
+    def under(self, journal: Journal) -> "Stream":
+        """The same stream, as the journal of its run has it."""
+        return replace(self, entries=journal.entries)
+
+    def weights_of(self, weights: Mapping[str, float]) -> dict[str, int]:
+        """Integer weights for a changed mixture, by the names of all sources.
+
+        Raises:
+            InvalidRequest: a name too many or too few, a weight that is none, or a stream without a mixture.
+        """
+        names = [s.name for s in self.sources]
+        if not self.shuffle:
+            raise InvalidRequest("a stream with shuffle=False has no mixture: it reads its datasets one after another")
+        if len(names) == 1:
+            raise InvalidRequest(f"this stream reads one dataset, {names[0]!r}: there is no mixture to change")
+        unknown, missing = sorted(weights.keys() - set(names)), sorted(set(names) - weights.keys())
+        if unknown or missing:
+            raise InvalidRequest(
+                f"weights must name every dataset of the mixture, which are {', '.join(names)}; "
+                f"not of it: {', '.join(unknown) or 'none'}; missing: {', '.join(missing) or 'none'}"
+            )
+        none = [name for name in names if not weights[name]]
+        if none and self.until == "all":
+            raise InvalidRequest(
+                f"weight 0 of {', '.join(none)}: with until='all' every row comes, so each dataset keeps a share; take "
+                "a small weight, or a stream with until='first' or 'repeat'"
+            )
+        whole = integer_weights([weights[name] for name in names])
+        if not any(w and s.manifest.rows for w, s in zip(whole, self.sources, strict=True)):
+            raise InvalidRequest("only datasets without rows have a weight above 0: nothing could be streamed")
+        return dict(zip(names, whole, strict=True))
+
+    def _ordered(self, weights: Mapping[str, int]) -> tuple[int, ...]:
+        names = [s.name for s in self.sources]
+        if weights.keys() != set(names):
+            raise JournalConflict(
+                f"the run's journal has a mixture of {', '.join(weights)}, and this stream reads {', '.join(names)}: "
+                "go on with the datasets that the run began with, or begin a new run without the state"
+            )
+        return tuple(weights[name] for name in names)
+
+    def meter(self, order: Order) -> Meter | None:
         """Measures how well it is mixed; None: it is not mixed at all."""
         if not self.shuffle:
             return None
-        schedule = self.schedule()
         starts = [s.manifest.shard_start for s in self.sources]
-        return Meter(Stored(starts, schedule.rows_by_source, self.plan.drain), schedule.segments)
+        return Meter(Stored(starts, self.schedule().rows_by_source, self.plan.drain), order.segments)
 
     def readings(self) -> list[str]:
         """How often each source is read in an epoch, where that is not once."""
