@@ -11,6 +11,7 @@ from functools import cached_property
 import pyarrow as pa
 
 from penstock.subscription import Order
+from penstock_service.app.badrows import BadRows
 from penstock_service.app.journal import Journals
 from penstock_service.app.mixers import Mixers
 from penstock_service.app.runs import Runs
@@ -89,10 +90,11 @@ class Given:
     order: Order
     seeds: Seeds
     journals: Journals
+    bad_rows: BadRows
     limits: Limits
     chunks: MemoryChunks = field(default_factory=MemoryChunks)
 
-    async def lookup(self, name: str, _: str) -> DatasetVersion:
+    async def lookup(self, name: str, _split: str, _gone: list[str] | None) -> DatasetVersion:
         return next(d for d in self.datasets if d.name == name)
 
     async def stream(self) -> Stream:
@@ -146,7 +148,16 @@ class Server:
         self.mixers = Mixers(given.chunks, counters)
         self.runs = Runs(given.journals, self.mixers)
         self.subscriptions = Subscriptions(
-            given.lookup, self.mixers, self.runs, given.chunks, given.seeds, DEFAULTS, 1 << 30, (), counters
+            given.lookup,
+            self.mixers,
+            self.runs,
+            given.chunks,
+            given.seeds,
+            DEFAULTS,
+            1 << 30,
+            (),
+            counters,
+            given.bad_rows,
         )
         transports = Transports(shared_memory=False, bundle_bytes=given.limits.bundle_bytes)
         self.data = DataService(self.subscriptions.open, given.limits, transports, 1000, "in memory")

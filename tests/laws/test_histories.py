@@ -29,8 +29,10 @@ from hypothesis.stateful import (
 
 from penstock.subscription import Delivery, Order, Share
 from penstock.world import World
+from penstock_service.app.badrows import BadRows
 from penstock_service.app.journal import Journals
 from penstock_service.app.seeds import Seeds
+from penstock_service.core.channel import Counters
 from penstock_service.deliver.session import Limits
 from tests.laws.served import Given, Golden, MemoryChunks, Server, tasks_of
 from tests.laws.test_feeds import dataset
@@ -42,7 +44,7 @@ HISTORIES = int(os.environ.get("HISTORIES", "150"))
 STEPS = int(os.environ.get("HISTORY_STEPS", "30"))
 RECONNECT = 20.0  # seconds
 
-_STATE: list[tuple[Seeds, Journals]] = []
+_STATE: list[tuple[Seeds, Journals, BadRows]] = []
 _JOBS = itertools.count()
 
 
@@ -50,7 +52,7 @@ _JOBS = itertools.count()
 def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What every server finds in its state folder, also after a restart."""
     folder = tmp_path_factory.mktemp("state")
-    _STATE.append((Seeds(folder), Journals(folder)))
+    _STATE.append((Seeds(folder), Journals(folder), BadRows(folder, Counters())))
     yield
     for part in _STATE.pop():
         part.close()
