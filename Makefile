@@ -57,8 +57,9 @@ cover: $(STAMP)  ## branch coverage of the tests; HTML in htmlcov/
 examples: $(STAMP)  ## what takes minutes: the examples as users run them, the Dockerfile's commands
 	$(PYTEST) -m examples tests
 
-chaos: $(STAMP)  ## kill servers and workers at random: CHAOS_HISTORIES=50 CHAOS_SEED=0
-	CHAOS_HISTORIES=$${CHAOS_HISTORIES:-50} $(PYTEST) -n 2 -m chaos tests/chaos
+chaos: $(STAMP)  ## histories of kills and cuts, in memory and with real processes: CHAOS_HISTORIES=200 HISTORIES=3000 CHAOS_SEED=0
+	HISTORIES=$${HISTORIES:-3000} $(PYTEST) -o timeout=3600 tests/laws/test_histories.py
+	CHAOS_HISTORIES=$${CHAOS_HISTORIES:-200} $(PYTEST) -n 2 --dist loadgroup -m chaos tests/chaos
 
 soak: $(STAMP)  ## memory stays flat: SOAK_SECONDS=600
 	SOAK_SECONDS=$${SOAK_SECONDS:-600} $(PYTEST) -m soak tests/soak

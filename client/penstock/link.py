@@ -1,17 +1,26 @@
 """The channel to a server: made when first used, made anew after a fork, closed once."""
 
 import os
+import random
 import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 
 from penstock.errors import PenstockError, ServerUnavailable, from_wire
+from penstock.receiver import Memory, Receiver, Where
 from penstock_proto.v1 import channel as settings
+from penstock_proto.v1 import data_pb2 as pb
 
 
 class Link:
-    """Picklable: only the target and the token travel."""
+    """Where a stream meets the world: the server, time and chance. Picklable: only the target and the token travel."""
+
+    now: Callable[[], float] = staticmethod(time.monotonic)
+    sleep: Callable[[float], None] = staticmethod(time.sleep)
+    uniform: Callable[[float, float], float] = random.SystemRandom().uniform
 
     def __init__(self, target: str, token: str | None = None) -> None:
         self.target = target
@@ -31,6 +40,12 @@ class Link:
                 self._channel = grpc.insecure_channel(self.target, options=settings.CLIENT)
                 self._pid = os.getpid()
             return self._channel
+
+    def open(self, message: pb.Open, where: Where, memory: Memory | None = None) -> Receiver:
+        """Begin a session; its bundles are received into `memory`. `where`: the step that the trainer gets next."""
+        receiver = Receiver(self.channel(), message, self.target, self.metadata, where, memory)
+        receiver.start()
+        return receiver
 
     def close(self) -> None:
         with self._lock:

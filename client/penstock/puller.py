@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -58,7 +57,7 @@ class Puller:
         self._heard: pb.Journal | None = None  # what of it was taken over
         self.branch = False  # the next Open begins a run of its own
         self._epoch = 0  # where there is no cursor
-        self._left_at_end = False  # what is under way was dropped between the last step of an epoch and its end
+        self._left_at_end = False  # with no bundle in hand: are we between the last step of an epoch and its end?
         self._force = False  # the cursor is taken even if it is of another stream
         self._receiver: Receiver | None = None
         self._pid = os.getpid()
@@ -143,6 +142,8 @@ class Puller:
         """Steps of another size from here on."""
         if global_batch != self._share.global_batch:
             self._leave()
+            if self._share.last == "drop":
+                self._left_at_end = False  # what was too little for a step may be enough for a smaller one
             self._share = replace(self._share, global_batch=global_batch)
 
     # -- pulling ------------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ class Puller:
     def ensure_open(self) -> pb.Opened:
         """Connect, if we never did: what the server says of the stream."""
         while self.opened is None:
-            self._advance(time.monotonic())
+            self._advance(self._link.now())
         self._hear()
         return self.opened
 
@@ -165,18 +166,16 @@ class Puller:
 
         Whatever is raised, here or by an interrupt, the position stays that of what was returned.
         """
-        started = time.monotonic()
+        started = self._link.now()
         self._begin()
-        if self._owed is not None:
-            owed, self._owed = self._owed, None
-            self._give_back(self._window.done(*owed))
+        self._done_with_step()
         while (bundle := self._in_hand()) is None:
             end = self._advance(started)
             if end is not None:
                 return end
         step = bundle.next()
         self._owed = bundle.credit()
-        self.clock.step(time.monotonic() - started, bundle.last_rows)
+        self.clock.step(self._link.now() - started, bundle.last_rows)
         self.clock.copied = bundle.cutter.copies.bytes
         if self._delivery.max_rows_per_s is not None:
             self._pace(bundle.last_rows / self._delivery.max_rows_per_s)
@@ -189,11 +188,28 @@ class Puller:
             return self._left_at_end
         return self._bundle.exhausted and bool(self._bundle.header.ends_epoch)
 
+    def past_end(self) -> bool:
+        """Go on to the next epoch, if all steps of this one were handed out; False, and nothing changed, if not.
+
+        Where what was received does not say whether a step follows (rows too few for one may come yet, to be dropped),
+        the server is asked: its answer is kept.
+        """
+        opened = self.opened
+        all_steps = opened is not None and opened.HasField("steps") and self.step == opened.steps
+        if not all_steps and not self.at_end:
+            return False
+        self._begin()
+        self._done_with_step()
+        while self._in_hand() is None:
+            if self._advance(self._link.now()) is not None:
+                return True
+        return False
+
     def close(self, join: bool = True) -> None:
         """For good; may be called twice, the position stays. `join=False` from a finalizer."""
         self.closed = True
         self._drop_receiver(join=join)
-        self._cursor, self._bundle = self.cursor(), None
+        self._put_down()
 
     def _where(self) -> tuple[int, int]:
         """The epoch and step that come next. Asked by other threads too."""
@@ -217,8 +233,13 @@ class Puller:
     def _in_hand(self) -> Cutting | None:
         """The bundle being cut, if it has a step left."""
         if self._bundle is not None and self._bundle.exhausted:
-            self._cursor, self._bundle = self._bundle.cursor(), None
+            self._put_down()
         return self._bundle
+
+    def _put_down(self) -> None:
+        """Let go of the bundle in hand; the position stays, also that it is the end of an epoch."""
+        self._left_at_end = self.at_end
+        self._cursor, self._bundle = self.cursor(), None
 
     def _advance(self, since: float) -> pb.EpochEnd | None:
         """Take what comes next. The end of an epoch is returned; a bundle is then in hand; else nothing changed yet.
@@ -228,7 +249,7 @@ class Puller:
         try:
             item = self._receive()
             if isinstance(item, Received):
-                self._open_bundle(item, time.monotonic() - since)
+                self._open_bundle(item, self._link.now() - since)
             elif isinstance(item, pb.EpochEnd):
                 return self._end_epoch(item)
             elif isinstance(item, pb.Opened):
@@ -244,12 +265,12 @@ class Puller:
 
     def _pace(self, seconds: float) -> None:
         """Hold a step back until the steps before it have had their time."""
-        now = time.monotonic()
+        now = self._link.now()
         due = max(now, self._due)
         self._due = due + seconds
         if due > now:
             self.clock.paced += due - now
-            time.sleep(due - now)
+            self._link.sleep(due - now)
 
     def _receive(self) -> Item:
         if self._receiver is None or self._pid != os.getpid():
@@ -271,9 +292,7 @@ class Puller:
         self._pid = os.getpid()
         # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
         memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
-        receiver = Receiver(self._link.channel(), message, self._link.target, self._link.metadata, self._where, memory)
-        receiver.start()
-        self._receiver = receiver
+        self._receiver = self._link.open(message, self._where, memory)
 
     def open_message(self, cursor: Cursor | None) -> pb.Open:
         """What a session that goes on at `cursor` is opened with."""
@@ -324,7 +343,7 @@ class Puller:
         if filling.rows > (self.filling.rows if self.filling is not None else 0):
             self._backoff = None  # the server is getting on
         self.filling = filling
-        now = time.monotonic()
+        now = self._link.now()
         if now - self._told > _TELL_EVERY:
             self._told = now
             _log.info("waiting for the server: %s (%d of %d rows ready)", filling.stage, filling.rows, filling.of)
@@ -342,7 +361,8 @@ class Puller:
         if self._backoff is None:
             brief = disagree or not self._connected_once
             limit = CONNECT_TIMEOUT if brief else self._delivery.reconnect_timeout
-            self._backoff = Backoff(min(limit, self._delivery.reconnect_timeout))
+            limit, link = min(limit, self._delivery.reconnect_timeout), self._link
+            self._backoff = Backoff(limit, now=link.now, sleep=link.sleep, uniform=link.uniform)
             if disagree:
                 _log.warning("%s; trying again for %.0f s", error, self._backoff.deadline)
             elif self._connected_once:
@@ -387,6 +407,12 @@ class Puller:
         self._give_back(self._window.flush())  # the next epoch's steps may be short of credit
         return end
 
+    def _done_with_step(self) -> None:
+        """The user asks for more: the credit of the last step goes back."""
+        if self._owed is not None:
+            owed, self._owed = self._owed, None
+            self._give_back(self._window.done(*owed))
+
     def _hear(self) -> None:
         """Take over what the server has told of the journal since."""
         journal = self._receiver.journal if self._receiver is not None else None
@@ -415,5 +441,4 @@ class Puller:
     def _leave(self) -> None:
         """Drop what is under way and in hand; the position stays."""
         self._drop_receiver()
-        self._left_at_end = self.at_end
-        self._cursor, self._bundle = self.cursor(), None
+        self._put_down()

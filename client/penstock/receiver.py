@@ -101,6 +101,9 @@ class Receiver:
         self._target = target
         self._metadata = metadata
         self._items: deque[Item] = deque()
+        self._header: pb.Bundle | None = None  # of the bundle whose frames are coming
+        self._body = np.empty(0, np.uint8)
+        self._filled = 0
         self._came = threading.Condition()
         self._call: Any = None
         self._thread: threading.Thread | None = None
@@ -176,30 +179,36 @@ class Receiver:
             self._put(ServerError(f"{self._target} sent what cannot be read: {error!r}"))
 
     def _read_messages(self) -> None:
-        header: pb.Bundle | None = None
-        body = np.empty(0, np.uint8)
-        filled = 0
         for message in self._call:
             self._heard = time.monotonic()
-            if header is not None:
-                if not frames.is_frame(message):
-                    raise ServerError(f"{self._target} sent another message within a bundle: a bug in the server")
-                data = frames.payload(message)
-                body[filled : filled + len(data)] = np.frombuffer(data, np.uint8)
-                filled += len(data)
-                if filled == len(body):
-                    self._put(Received(header, body))
-                    header = None
-                continue
-            decoded = pb.ServerMessage.FromString(message)
-            kind = decoded.WhichOneof("kind")
-            if kind == "bundle" and decoded.bundle.HasField("slot"):
-                self._put(Received(decoded.bundle, self._in_slot(decoded.bundle)))
-            elif kind == "bundle":
-                header, filled = decoded.bundle, 0
-                body = self._memory(header.body_bytes)
-            elif not self._take_control(kind, decoded):
+            if not self._take(message):
                 return
+
+    def _take(self, message: bytes) -> bool:
+        """Take one message off the wire; False when nothing follows it."""
+        if self._header is not None:
+            self._take_frame(self._header, message)
+            return True
+        decoded = pb.ServerMessage.FromString(message)
+        kind = decoded.WhichOneof("kind")
+        if kind != "bundle":
+            return self._take_control(kind, decoded)
+        if decoded.bundle.HasField("slot"):
+            self._put(Received(decoded.bundle, self._in_slot(decoded.bundle)))
+            return True
+        self._header, self._filled = decoded.bundle, 0
+        self._body = self._memory(decoded.bundle.body_bytes)
+        return True
+
+    def _take_frame(self, header: pb.Bundle, message: bytes) -> None:
+        if not frames.is_frame(message):
+            raise ServerError(f"{self._target} sent another message within a bundle: a bug in the server")
+        data = frames.payload(message)
+        self._body[self._filled : self._filled + len(data)] = np.frombuffer(data, np.uint8)
+        self._filled += len(data)
+        if self._filled == len(self._body):
+            self._put(Received(header, self._body))
+            self._header, self._body = None, np.empty(0, np.uint8)  # its memory is the user's now
 
     def _take_control(self, kind: str | None, message: pb.ServerMessage) -> bool:
         """Handle anything but a bundle; False when nothing follows it."""

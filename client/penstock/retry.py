@@ -5,6 +5,7 @@ Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 201
 
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 
@@ -16,7 +17,15 @@ class Backoff:
     base: float = 0.1
     cap: float = 2.0
     attempts: int = 0
-    _began: float = field(default_factory=time.monotonic)
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    # Jitter keeps a thousand trainers from coming back in the same millisecond. Never from the generator that the
+    # module `random` shares: the trainer's own random numbers must not change because a connection broke.
+    uniform: Callable[[float, float], float] = random.SystemRandom().uniform
+    _began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.now()
 
     def pause(self, at_least: float = 0.0) -> bool:
         """Sleep before the next attempt; False (at once) when the deadline is over.
@@ -25,14 +34,13 @@ class Backoff:
             at_least: seconds that the other side asked for.
         """
         self.attempts += 1
-        left = self.deadline - (time.monotonic() - self._began)
+        left = self.deadline - self.seconds
         if left <= 0:
             return False
-        # Not for secrets: jitter keeps a thousand trainers from coming back in the same millisecond.
-        wait = random.uniform(0, min(self.cap, self.base * 2 ** min(self.attempts, 16)))  # noqa: S311
-        time.sleep(min(left, at_least + wait))
+        wait = self.uniform(0, min(self.cap, self.base * 2 ** min(self.attempts, 16)))
+        self.sleep(min(left, at_least + wait))
         return True
 
     @property
     def seconds(self) -> float:
-        return time.monotonic() - self._began
+        return self.now() - self._began

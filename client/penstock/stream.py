@@ -144,9 +144,8 @@ class Stream(Inspection):
         if epoch < 0:
             raise InvalidRequest(f"epoch={epoch}: must be 0 or more")
         self._again = epoch == self._puller.epoch
-        if epoch == self._puller.epoch + 1 and self._puller.at_end:
-            self._end_live()
-            self._puller.next()  # what the server sent ahead is of that epoch
+        if epoch == self._puller.epoch + 1 and self._puller.past_end():
+            self._end_live()  # what the server sent ahead is of that epoch
         if epoch != self._puller.epoch:
             self._loaded = False
             self._end_live()
@@ -160,9 +159,7 @@ class Stream(Inspection):
             self._loaded = False
         elif self._puller.step and again:
             self._puller.seek(self.epoch, None)
-        elif self._puller.at_end:
-            self._puller.next()  # all its steps were read, only its end was not
-        elif self._puller.step:
+        elif self._puller.step and not self._puller.past_end():
             warnings.warn(
                 f"epoch {self.epoch} begins again at its start; it was left at step {self._puller.step}. "
                 "To go on there instead, iterate over stream.resume() or call stream.get_batch()",

@@ -17,7 +17,7 @@ from tests.training import Trainer
 Serve = Callable[..., Running]
 
 OPTIONS = dict(channel.CLIENT)
-KEEPALIVE = (OPTIONS["grpc.keepalive_time_ms"] + OPTIONS["grpc.keepalive_timeout_ms"]) / 1000
+KEEPALIVE = (OPTIONS["grpc.keepalive_time_ms"] + OPTIONS["grpc.http2.ping_timeout_ms"]) / 1000
 WINDOW: dict[str, Any] = {"batch_size": 10, "prefetch": 8}
 
 

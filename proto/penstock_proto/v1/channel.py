@@ -14,6 +14,9 @@ MAX_CONTROL_BYTES: Final = 64 << 20
 
 _KEEPALIVE_MS: Final = 20_000
 _KEEPALIVE_TIMEOUT_MS: Final = 10_000
+_PING_TIMEOUT_MS: Final = 20_000
+"""What ends a silent connection: measured with grpcio 1.85, where keepalive_timeout alone left it to the 60 s that a
+ping may take by default. Not less: the answer to a ping queues behind the data on a slow link."""
 
 _BOTH: Final[Options] = [
     ("grpc.max_receive_message_length", MAX_CONTROL_BYTES),
@@ -21,6 +24,7 @@ _BOTH: Final[Options] = [
     ("grpc.http2.max_frame_size", 16 * 1024 * 1024 - 1),
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+    ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
