@@ -7,10 +7,10 @@ PYTEST := $(BIN)/python -m pytest
 QUICK := not examples and not trainers and not chaos and not soak
 
 .DEFAULT_GOAL := help
-.PHONY: help setup proto demo test check bench cover examples chaos soak trainers clean
+.PHONY: help setup proto demo test check bench bench-scale cover examples chaos soak trainers clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 setup: $(STAMP)  ## build .venv with everything; again only when pyproject.toml or constraints.txt changed
 
@@ -41,6 +41,15 @@ bench: $(STAMP)  ## speed at the trainer, what mixing does, what many directorie
 	$(BIN)/python -m benchmarks.throughput --json benchmarks/results/throughput.json
 	$(BIN)/python -m benchmarks.blockwise --json benchmarks/results/blockwise.json --plot benchmarks/results/blockwise.png
 	$(BIN)/python -m benchmarks.directories --json benchmarks/results/directories.json
+
+bench-scale: $(STAMP)  ## resume, restart, memory, pools, large and many files: an hour, 40 GB of disk; JSON there too
+	$(BIN)/python -m benchmarks.resume --json benchmarks/results/resume.json
+	$(BIN)/python -m benchmarks.restart --json benchmarks/results/restart.json
+	$(BIN)/python -m benchmarks.memory --json benchmarks/results/memory.json
+	$(BIN)/python -m benchmarks.pool --json benchmarks/results/pool.json
+	$(BIN)/python -m benchmarks.scale --json benchmarks/results/scale.json
+	$(BIN)/python -m benchmarks.pool --pool-rows 40_000_000 --rows 44_000_000 --start full --seconds 300 \
+		--json benchmarks/results/pool_40m.json
 
 cover: $(STAMP)  ## branch coverage of the tests; HTML in htmlcov/
 	$(PYTEST) -n 2 -m "$(QUICK)" --cov --cov-branch --cov-report=term:skip-covered --cov-report=html tests

@@ -64,6 +64,7 @@ def report(cases: dict[str, Any], repeats: int) -> dict[str, Any]:
         "repeats": repeats,
         "machine": {
             "cpus": os.cpu_count(),
+            "load_at_end": os.getloadavg(),  # over 1, 5, 15 minutes; beyond the benchmark's own few, others worked too
             "memory_bytes": psutil.virtual_memory().total,
             "platform": platform.platform(),
             "python": platform.python_version(),

@@ -27,14 +27,14 @@ import penstock
 from benchmarks import harness, watching
 
 ROW_BYTES, SHARD_ROWS, BATCH = 300, 500_000, 4096
-IN_ROW = ROW_BYTES - 8  # beside the id
+VALUES = (ROW_BYTES - 8) // 4  # float32, beside the id
 
 
 def write(folder: Path, rows: int) -> Path:
     """`rows` rows of 300 bytes that do not compress, in Parquet shards of 150 MB."""
     folder.mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, SHARD_ROWS * IN_ROW, dtype=np.uint8)
-    values = pa.FixedSizeListArray.from_arrays(pa.array(noise), IN_ROW)
+    noise = np.random.default_rng(0).random(SHARD_ROWS * VALUES, dtype=np.float32)
+    values = pa.FixedSizeListArray.from_arrays(pa.array(noise), VALUES)
     for first in range(0, rows, SHARD_ROWS):
         ids = np.arange(first, min(first + SHARD_ROWS, rows))
         table = pa.table({"id": ids, "x": values.slice(0, len(ids))})

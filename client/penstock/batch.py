@@ -22,6 +22,7 @@ class BatchMetadata:
     world_size: int
     ids: "npt.NDArray[np.int64] | None" = None  # with row_ids=True: each row's number in its dataset, as stored
     source: "npt.NDArray[np.int32] | None" = None  # with row_ids=True: which of the stream's datasets it is of
+    substituted: "npt.NDArray[np.bool_] | None" = None  # [rows], true where a row stands for a bad one; None: nowhere
 
 
 class Batch(dict[str, Any]):

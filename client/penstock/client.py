@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Self
 from penstock.dataset import Dataset, DatasetOutput, Form
 from penstock.errors import InvalidRequest
 from penstock.link import Link
+from penstock.on_error import OnError, Wish
 from penstock.registry import Registry
 from penstock.rows import StoredRows
 from penstock.runs import Runs
@@ -120,6 +121,7 @@ class Client(Registry, Runs):
         weight_by: WeightBy = "rows",
         rows: Sequence[Mapping[str, Any]] = (),
         row_ids: bool = False,
+        on_error: Wish = "fail",
         target_rows_per_s: float = 0.0,
         max_rows_per_s: float | None = None,
         prefetch: int = 2048,
@@ -173,6 +175,9 @@ class Client(Registry, Runs):
                 `{"filter": "x > 0 and label in (1, 2)"}`, `{"python": "module:function"}`; see docs/transforms.md.
             row_ids: True: `batch.metadata.ids` and `.source` say where each row comes from (with output="arrow" the
                 columns `__row__` and `__source__`).
+            on_error: what becomes of rows that cannot be had. "fail": the stream stops at their step; "skip": they are
+                left out; "quarantine": likewise, and the server lists them; "substitute": the nearest good row of the
+                same file stands for each, or the row of `{"substitute": {column: value, ...}}`. See docs/errors.md.
             target_rows_per_s: what this rank needs; where it gets less, `profile()` and the server's metrics say so.
             max_rows_per_s: hands rows out no faster than this.
             name: of the stream within the job.
@@ -198,7 +203,9 @@ class Client(Registry, Runs):
             rows=json.dumps(list(rows)) if rows else "",
             split=split,
         )
-        share = Share(world, batch_rows, last, columns, output == "arrow", replica, row_ids, target_rows_per_s)
+        text = output == "arrow"
+        policy = OnError.of(on_error)
+        share = Share(world, batch_rows, last, columns, text, replica, row_ids, target_rows_per_s, policy)
         delivery = Delivery(
             output,
             prefetch,

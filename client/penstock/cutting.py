@@ -1,5 +1,7 @@
 """Cuts bundles into steps: what a step holds, which of its rows are data, where the trainer stands after it."""
 
+import json
+from bisect import bisect_left
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
@@ -18,6 +20,7 @@ from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import skipped_from
 
 Rows = list[dict[str, Any]]
+Mask: TypeAlias = npt.NDArray[np.bool_]
 Step: TypeAlias = Batch | pa.RecordBatch | Rows
 """What the training loop gets: with layout="rows" a list of dicts, with output="arrow" a record batch."""
 
@@ -67,6 +70,8 @@ class Cutter:
         if self._hidden:
             origin = {name: batch[name].to_numpy() for name in _ORIGIN}
             batch = batch.drop_columns(list(_ORIGIN))
+        # The server counts units under this share's policy, whichever the state was saved under.
+        at = replace(at, on_error=self.share.on_error.policy)
         return Cutting(self, header, self._converter.open(batch, item.body), at, origin)
 
     def step(self, bundle: OpenBundle, start: int, metadata: BatchMetadata, valid: int | None) -> Step:
@@ -76,10 +81,10 @@ class Cutter:
         if valid is not None or self.share.last == "pad":
             mask = np.arange(metadata.rows) < (metadata.rows if valid is None else valid)
         if self._delivery.layout == "rows":
-            return self._rows(bundle, start, stop, mask)
+            return self._rows(bundle, start, stop, mask, metadata.substituted)
         cut = bundle.rows(start, stop)
         if self._wrap_mask is None:
-            return cut if mask is None else cut.append_column("valid", pa.array(mask))
+            return _arrow(cut, mask, metadata.substituted)
         batch = Batch(cut, metadata)
         if mask is not None:
             batch["valid"] = self._wrap_mask(mask)
@@ -89,12 +94,23 @@ class Cutter:
             batch = batch.to(self._delivery.device, non_blocking=self._delivery.pin_memory)
         return batch
 
-    def _rows(self, bundle: OpenBundle, start: int, stop: int, mask: npt.NDArray[np.bool_] | None) -> Rows:
+    def _rows(self, bundle: OpenBundle, start: int, stop: int, mask: Mask | None, substituted: Mask | None) -> Rows:
         rows = self._converter.each(bundle, start, stop)
-        if mask is not None:
-            for row, valid in zip(rows, mask.tolist(), strict=True):
-                row["valid"] = valid
+        for name, marks in (("valid", mask), ("__substituted__", substituted)):
+            if marks is not None:
+                for row, marked in zip(rows, marks.tolist(), strict=True):
+                    row[name] = marked
         return rows
+
+
+def _arrow(batch: pa.RecordBatch, mask: Mask | None, substituted: Mask | None) -> pa.RecordBatch:
+    """A record batch has no metadata of ours: what stands for bad rows is told in that of its schema."""
+    if mask is not None:
+        batch = batch.append_column("valid", pa.array(mask))
+    if substituted is not None:
+        told = {b"penstock.substituted": json.dumps(np.flatnonzero(substituted).tolist()).encode()}
+        batch = batch.replace_schema_metadata({**(batch.schema.metadata or {}), **told})
+    return batch
 
 
 @dataclass
@@ -142,4 +158,14 @@ class Cutting:
         if self.origin is not None:
             ids, source = self.origin["__row__"][start:stop], self.origin["__source__"][start:stop]
         world = self.cutter.share.world
-        return BatchMetadata(self.header.epoch, step, stop - start, world.rank, world.world_size, ids, source)
+        rows, marks = stop - start, self._substituted(start, stop)
+        return BatchMetadata(self.header.epoch, step, rows, world.rank, world.world_size, ids, source, marks)
+
+    def _substituted(self, start: int, stop: int) -> Mask | None:
+        marked = self.header.substituted
+        first, end = (bisect_left(marked, at) for at in (start, stop)) if marked else (0, 0)
+        if first == end:
+            return None
+        marks = np.zeros(stop - start, np.bool_)
+        marks[np.array(marked[first:end]) - start] = True
+        return marks

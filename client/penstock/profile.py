@@ -25,6 +25,8 @@ class Clock:
     padded: int = 0
     repeated: int = 0
     unread: int = 0
+    skipped: int = 0  # bad rows left out
+    substituted: int = 0  # bad rows that another row stood for
     target_rows_per_s: float = 0.0  # what the user wants; 0: nothing said
     paced: float = 0.0  # seconds held back by max_rows_per_s
     copied: int = 0  # bytes copied to make tensors of what was received
@@ -50,6 +52,8 @@ class Clock:
         self.padded += end.padded
         self.repeated += end.repeated_rows
         self.unread += end.unread
+        self.skipped += end.skipped_rows
+        self.substituted += end.substituted_rows
 
     def bundle(self, waited: float, rows_wait: float, gather: float, size: int) -> None:
         """A bundle came after the loop had waited `waited` for it; the server says what it was doing."""
@@ -88,6 +92,8 @@ class Profile(Mapping[str, float | int | str]):
             "padded_rows": clock.padded,
             "repeated_rows": clock.repeated,
             "unread_rows": clock.unread,
+            "skipped_rows": clock.skipped,
+            "substituted_rows": clock.substituted,
             "paced_s": clock.paced,
             "target_rows_per_s": clock.target_rows_per_s,
             "transport": clock.transport,

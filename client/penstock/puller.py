@@ -378,6 +378,12 @@ class Puller:
         self._backoff, self._left_at_end = None, False
         self._cursor = cursor.next_epoch()
         self.clock.epoch(end)
+        if end.skipped_rows or end.substituted_rows:
+            _log.warning(
+                "epoch %d: %d bad rows were left out, %d have another row in their place (on_error=%r); "
+                "the server's /api/v1/bad-rows says which and why",
+                *(end.epoch, end.skipped_rows, end.substituted_rows, self._share.on_error.policy),
+            )
         self._give_back(self._window.flush())  # the next epoch's steps may be short of credit
         return end
 

@@ -125,10 +125,11 @@ class Stream(Inspection):
         """
         opened = self._puller.ensure_open()
         if not opened.HasField("steps"):
-            raise TypeError(
-                "the number of steps is not known before the epoch has been read: filters, rows in quarantine or a "
-                "changed mixture decide it"
-            )
+            policy = self._share.on_error
+            why = "filters, rows in quarantine or a changed mixture decide it"
+            if policy.leaves_out:
+                why = f"on_error={policy.policy!r} leaves out bad rows, and nobody has counted them"
+            raise TypeError(f"the number of steps is not known before the epoch has been read: {why}")
         return int(opened.steps) - skipped_below(self._puller.skipped, self.epoch, int(opened.steps))
 
     # -- iterating ----------------------------------------------------------------------------------------------

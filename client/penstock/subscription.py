@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from penstock.errors import InvalidRequest
+from penstock.on_error import OnError
 from penstock.tensors import Nulls
 from penstock.tensors.output import OUTPUTS
 from penstock.world import World
@@ -88,6 +89,7 @@ class Share:
     replica: int = 0
     row_ids: bool = False
     target_rows_per_s: float = 0.0
+    on_error: OnError = OnError()  # noqa: RUF009 - frozen
     skip: Skips = ()  # steps that no rank gets
 
     def __post_init__(self) -> None:
@@ -117,6 +119,8 @@ class Share:
             text=self.text,
             row_ids=self.row_ids,
             target_rows_per_s=self.target_rows_per_s,
+            on_error=self.on_error.policy,
+            placeholder=self.on_error.placeholder,
             skip=[pb.StepRange(epoch=epoch, begin=begin, end=end) for epoch, begin, end in self.skip],
         )
 

@@ -8,6 +8,7 @@ import pytest
 
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.operations import ServerInformation
+from penstock_service.core.badrow import BadRow
 from penstock_service.core.channel import Bound
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
 from penstock_service.core.declaration import Declaration, check_task
@@ -17,7 +18,7 @@ from penstock_service.core.errors import InvalidRequest, NotFound
 from penstock_service.core.job import JobStatus, JobStreamStatus, RankStatus
 from penstock_service.core.quality import Quality
 from penstock_service.core.run import Began, RunStatus, row_ranges
-from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
 
 
 def a_version(name: str, path: str, description: str = "", tags: tuple[str, ...] = ()) -> DatasetVersion:
@@ -106,6 +107,8 @@ SOME_NUMBERS = Numbers(
     wait_seconds={"credit": 1.5},
     errors={"NotFound": 2},
     data_errors=1,
+    bad_rows={"skip": 3},
+    places_open=1,
     chunks_made=7,
     chunk_hits=9,
     segments_built=4,
@@ -195,6 +198,13 @@ SOME_DISCOVERY = Discovery(
 )
 
 
+NOON = "2026-11-21T12:00:00+00:00"
+SOME_BAD_ROWS = [
+    BadRow("job", "train", "skip", "titanic@v1", 204, 1, "0000.jsonl, line 205", "it is no JSON", NOON),
+    BadRow("job", "val", "quarantine", "titanic@v1", 1000, 500, "0002.csv, from row 0 on", "it is gone", NOON),
+]
+
+
 @dataclass
 class SmallOperations:
     held: dict[str, DatasetVersion] = field(default_factory=dict)
@@ -245,6 +255,13 @@ class SmallOperations:
 
     async def discover(self) -> Discovery:
         return SOME_DISCOVERY
+
+    async def bad_rows(self, job: str = "", stream: str = "", most: int = 1000) -> list[BadRow]:
+        found = [row for row in SOME_BAD_ROWS if job in ("", row.job) and stream in ("", row.stream)]
+        return found[:most]
+
+    def places(self) -> list[PlaceStatus]:
+        return [PlaceStatus("s3://bucket", "open", 8, 2.5, "no answer")]
 
     async def runs(self) -> list[RunStatus]:
         return [A_RUN]

@@ -244,3 +244,16 @@ def test_runs_are_listed_and_changed(operations: "SmallOperations") -> None:
     assert ask(operations, "POST", "/api/v1/runs/3f/quarantine", json=rows).json()["epoch"] == 1
     refused = ask(operations, "POST", "/api/v1/runs/3f/quarantine", json={**rows, "rows": [100]})
     assert "it has rows 0 to 99" in refused.json()["message"]
+
+
+def test_bad_rows_and_places_are_listed(operations: "SmallOperations") -> None:
+    rows = ask(operations, "GET", "/api/v1/bad-rows").json()["rows"]
+    assert [(row["where"], row["on_error"], row["rows"]) for row in rows] == [
+        ("0000.jsonl, line 205", "skip", 1),
+        ("0002.csv, from row 0 on", "quarantine", 500),
+    ]
+    assert len(ask(operations, "GET", "/api/v1/bad-rows?job=job&stream=val").json()["rows"]) == 1
+    assert len(ask(operations, "GET", "/api/v1/bad-rows?most=1").json()["rows"]) == 1
+    assert ask(operations, "GET", "/api/v1/bad-rows?most=0").status_code == 400
+    (place,) = ask(operations, "GET", "/api/v1/places").json()["places"]
+    assert (place["place"], place["state"], place["retry_in_seconds"]) == ("s3://bucket", "open", 2.5)

@@ -29,3 +29,18 @@ def test_settings_that_make_no_sense_are_named() -> None:
         Retry(max_retries=-1)
     with pytest.raises(ValueError, match=r"base_seconds is 9.0 and cap_seconds 5.0"):
         Retry(base_seconds=9.0)
+
+
+@given(attempt=st.integers(0, 20), draw=DRAWS, elapsed=st.floats(0, 100), deadline=st.floats(0.01, 100))
+def test_no_retry_begins_after_the_deadline(attempt: int, draw: float, elapsed: float, deadline: float) -> None:
+    retry = Retry(max_retries=10, deadline_seconds=deadline)
+    delay, unbounded = retry.delay(attempt, draw, elapsed), Retry(max_retries=10).delay(attempt, draw)
+    if unbounded is not None and elapsed + unbounded <= deadline:
+        assert delay == unbounded
+    else:
+        assert delay is None
+
+
+def test_a_deadline_that_makes_no_sense_is_named() -> None:
+    with pytest.raises(ValueError, match="deadline_seconds is 0"):
+        Retry(deadline_seconds=0)

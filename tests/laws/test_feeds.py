@@ -5,7 +5,7 @@ tail on any world size, and all ranks have equal steps.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Any, TypeVar
@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.batch.feed import StepFeed
 from penstock_service.batch.fetch import Fetch
+from penstock_service.batch.policy import Applied, Policy
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.chunk import ChunkInfo, RowError
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
-from penstock_service.core.errors import DataError
+from penstock_service.core.errors import DataError, ServiceError
 from penstock_service.core.feed import Bundle, EpochEnd
 from penstock_service.core.plan import PlanConstants, Until
 from penstock_service.mix.mixer import Mixer
@@ -51,8 +52,10 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 class InMemory:
     """A chunk source whose chunks are there already: the seam of mixing and batching, with nothing behind it."""
 
-    def __init__(self, bad: frozenset[int] = frozenset()) -> None:
+    def __init__(self, bad: frozenset[int] = frozenset(), lost: Mapping[tuple[str, int], ServiceError] = {}) -> None:
+        """`bad`: ids of rows that are errors; `lost`: (dataset, chunk) that cannot be had, and why."""
         self.bad = bad
+        self.lost = lost
 
     def _positions(self, dataset: DatasetVersion, chunk: int) -> range:
         start = dataset.manifest.chunk_start
@@ -64,6 +67,8 @@ class InMemory:
     async def infos(self, dataset: DatasetVersion, chunks: Sequence[int]) -> list[ChunkInfo]:
         found = []
         for chunk in chunks:
+            if (dataset.name, chunk) in self.lost:
+                raise self.lost[dataset.name, chunk]
             rows = self._positions(dataset, chunk)
             errors = tuple(
                 RowError(i, f"row {p}", "bad") for i, p in enumerate(rows) if self._id(dataset, p) in self.bad
@@ -134,10 +139,12 @@ class World:
     stream: Stream
     chunks: InMemory
 
-    def feed(self, view: View, at: Cursor | None = None) -> StepFeed:
+    def feed(self, view: View, at: Cursor | None = None, policy: Policy = Policy(), ids: bool = False) -> StepFeed:  # noqa: B008
         mixer = Mixer(self.stream.sources, self.stream.order(), self.chunks, Counters())
         start = at or Cursor(0, 0, 0, 0, view.global_batch, self.stream.seed, 0)
-        return StepFeed(mixer, Fetch(mixer, self.chunks, SCHEMA, False), view, start, Counters())
+        fetch = Fetch(mixer, self.chunks, SCHEMA, ids, policy.placeholder)
+        applied = Applied(policy, mixer, self.chunks)
+        return StepFeed(mixer, fetch, view, start, Counters(), policy=applied)
 
 
 async def epoch(feed: StepFeed, sizes: Sequence[int]) -> tuple[list[list[int]], list[Cursor], EpochEnd]:

@@ -1,15 +1,17 @@
 """The index of a segment: masks move no other row, and what is absent is told."""
 
+import gc
 from random import Random
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_service.core.chunk import ChunkInfo, RowError, pack_rows
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
-from penstock_service.core.errors import DataError
+from penstock_service.core.errors import DataError, ServiceError, SourceUnreadable, WorkerKilled
 from penstock_service.mix.index import ChunkNumbers, build
 from penstock_service.mix.pool import SOURCE_SHIFT
 
@@ -35,7 +37,9 @@ def test_units_are_the_rows_that_stay_in_the_order_they_had(chunks: list[list[st
     left = [(c, r) for c, r in order if chunks[c][r] != "dropped"]
     assert segment.number == 5
     assert segment.units == len(left)
-    assert [b.unit for b in segment.bad] == [i for i, (c, r) in enumerate(left) if chunks[c][r] == "error"]
+    assert segment.bad.unit.tolist() == [i for i, (c, r) in enumerate(left) if chunks[c][r] == "error"]
+    for (where, reason), unit in zip(segment.bad.reasons(), segment.bad.unit.tolist(), strict=True):
+        assert (where, reason) == (f"row {left[unit][1]}", "bad")
     present = {c: [r for r in range(ROWS) if fate[r] == "row"] for c, fate in enumerate(chunks)}
     for unit, (c, r) in enumerate(left):
         assert segment.chunk[unit] == c
@@ -46,10 +50,27 @@ def test_units_are_the_rows_that_stay_in_the_order_they_had(chunks: list[list[st
         assert segment.absent.get(c, np.empty(0)).tolist() == gone
 
 
-def test_a_chunk_that_cannot_be_had_is_bad_from_its_first_unit_on() -> None:
+@pytest.mark.parametrize(
+    ("fault", "lost"), [(DataError("torn"), []), (SourceUnreadable("no answer"), [1]), (WorkerKilled("thrice"), [1])]
+)
+def test_every_unit_of_a_chunk_that_cannot_be_had_is_bad(fault: ServiceError, lost: list[int]) -> None:
     chunk, stored = np.array([0, 1, 0, 1]), np.array([3, 0, 1, 2])
-    segment = build(0, np.arange(4, dtype=np.uint64), chunk, stored, {0: info(["row"] * ROWS), 1: DataError("torn")})
-    assert [(b.unit, b.reason) for b in segment.bad] == [(1, "torn")]
+    segment = build(0, np.arange(4, dtype=np.uint64), chunk, stored, {0: info(["row"] * ROWS), 1: fault})
+    assert segment.bad.unit.tolist() == [1, 3]
+    assert segment.bad.stored.tolist() == [0, 2]
+    assert segment.bad.reasons() == [("row 0 of the chunk", str(fault)), ("row 2 of the chunk", str(fault))]
+    assert segment.lost == lost
+
+
+def test_a_million_bad_rows_cost_arrays_and_not_objects() -> None:
+    rows = 1_000_000
+    whole = ChunkInfo(rows, tuple(RowError(i, "", "") for i in range(rows)), 0, "")
+    ids = np.arange(rows, dtype=np.uint64)
+    before = len(gc.get_objects())
+    segment = build(0, ids, np.zeros(rows, np.int64), np.arange(rows), {0: whole})
+    assert len(segment.bad) == rows
+    assert len(gc.get_objects()) - before < 1000
+    assert segment.nbytes <= 32 * rows + 8 * rows
 
 
 def test_the_digest_knows_which_rows_stayed() -> None:

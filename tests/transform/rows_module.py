@@ -1,5 +1,7 @@
 """Functions over record batches for the tests, as a user would write them."""
 
+import os
+import signal
 import time
 
 import pyarrow as pa
@@ -27,3 +29,9 @@ def too_many(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def uses_the_clock(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch.set_column(0, "id", pa.array([time.time_ns()] * batch.num_rows))
+
+
+def kills_its_worker_at_300(batch: pa.RecordBatch) -> pa.RecordBatch:
+    if 300 in batch["id"].to_pylist():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batch

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from penstock_service.admin.bad_rows import bad_rows
 from penstock_service.admin.dataset_commands import Http, Json, dataset_commands, show_one
 from penstock_service.admin.explain_command import explain
 from penstock_service.admin.flags import with_flags
@@ -59,6 +60,7 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("serve")(with_flags(_serve_with(serve)))
     cli.add_typer(dataset_commands(), name="datasets")
     cli.command("inspect")(_inspect)
+    cli.command("bad-rows")(bad_rows)
     add_run_commands(cli)
     cli.command("explain")(explain)
     cli.command("streams")(_streams)

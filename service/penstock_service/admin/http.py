@@ -25,6 +25,7 @@ from penstock_service.admin.answers import (
     Sessions,
 )
 from penstock_service.admin.explaining import Explanation, Question
+from penstock_service.admin.failures import add_failures
 from penstock_service.admin.hosts import HostGuard
 from penstock_service.admin.job_answers import Jobs
 from penstock_service.admin.metrics import make_registry
@@ -71,6 +72,7 @@ def make_http(operations: Operations, *, address: str = "127.0.0.1:7401") -> Fas
     add_runs(http, operations)
     _add_explain(http, operations)
     _add_status(http, operations)
+    add_failures(http, operations)
     return http
 
 

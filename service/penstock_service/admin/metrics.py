@@ -16,6 +16,7 @@ from penstock_service.core.status import Numbers
 
 # Series that must be there, at 0, before anything happened: a rate over a series that appears late misses its start.
 STAGES = ("read", "mix", "gather", "send")
+POLICIES = ("fail", "skip", "substitute", "quarantine")
 REASONS = ("credit", "rows")
 TRANSPORTS = ("grpc", "shm")
 CODES = tuple(value for name, value in vars(codes).items() if name.isupper())
@@ -109,6 +110,9 @@ def _failures(numbers: Numbers) -> Iterator[Metric]:
     errors = dict.fromkeys(CODES, 0) | numbers.errors
     yield _counters("penstock_errors", "Errors sent to clients.", "code", errors)
     yield _counter("penstock_data_errors", "Stored rows that did not become rows.", numbers.data_errors)
+    bad = dict.fromkeys(POLICIES, 0) | numbers.bad_rows
+    yield _counters("penstock_bad_rows", "Bad rows that streams met, by what they do about them.", "policy", bad)
+    yield _gauge("penstock_places_open", "Places whose circuit breaker is not closed.", numbers.places_open)
 
 
 def _build_info(own: str) -> Metric:

@@ -7,13 +7,14 @@ from typing import Protocol
 import pyarrow as pa
 
 from penstock_proto.v1 import data_pb2
+from penstock_service.core.badrow import BadRow
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
-from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class Operations(Protocol):
 
     async def discover(self) -> Discovery:
         """Looks into the folder of datasets now."""
+
+    async def bad_rows(self, job: str = "", stream: str = "", most: int = 1000) -> list[BadRow]:
+        """Rows that streams met and that are errors, the latest first."""
+
+    def places(self) -> list[PlaceStatus]:
+        """Where data was read from, and whether its circuit breaker is open."""
 
     async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
         """Where each row of a step comes from."""

@@ -48,6 +48,10 @@ class Server:
     def remove(self, name: str, force: bool = False) -> dict[str, Any]:
         return self._ask("DELETE", _dataset(name) + ("?force=true" if force else ""))
 
+    def bad_rows(self, job: str, stream: str, most: int) -> list[dict[str, Any]]:
+        query = urlencode({"job": job, "stream": stream, "most": most})
+        return list(self._ask("GET", f"/api/v1/bad-rows?{query}")["rows"])
+
     def jobs(self) -> list[dict[str, Any]]:
         return list(self._ask("GET", "/api/v1/jobs")["jobs"])
 

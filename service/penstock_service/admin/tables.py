@@ -109,6 +109,17 @@ def print_discovery(discovery: Mapping[str, Any]) -> None:
         _print(("NAME", "VERSION", "STATE", "PATH", "REASON"), rows)
 
 
+def print_bad_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        print("no bad rows")
+        return
+    lines = [
+        (r["dataset"], f"{r['row']:,}", f"{r['rows']:,}", r["where"], r["reason"], r["on_error"], r["job"], r["stream"])
+        for r in rows
+    ]
+    _print(("DATASET", ">ROW", ">ROWS", "WHERE", "REASON", "ON_ERROR", "JOB", "STREAM"), lines)
+
+
 def print_runs(runs: Sequence[Mapping[str, Any]], entries: bool = False) -> None:
     if not runs:
         print("no runs")

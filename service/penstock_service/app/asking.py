@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from typing import Final, cast
 
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
@@ -13,8 +13,11 @@ from penstock_service.core.plan import PoolWish, Start, Until
 from penstock_service.mix.stream import StreamWish, WeightBy
 from penstock_service.transform.chain import Chain, parse
 
-Lookup = Callable[[str, str], Awaitable[DatasetVersion]]
-"""A split of a dataset version by NAME or NAME@VERSION, whose files are as they were."""
+Lookup = Callable[[str, str, list[str] | None], Awaitable[DatasetVersion]]
+"""A split of a dataset version by NAME or NAME@VERSION, whose files are as they were. Those that are gone are refused,
+or added to the list."""
+
+_NAMED: Final = 3
 
 
 class Asking:
@@ -36,7 +39,7 @@ class Asking:
             refill_below=spec.refill_below if spec.HasField("refill_below") else None,
             start=cast(Start, spec.start or "ramp"),
         )
-        sources = await self._sources(spec.sources, chain, notes)
+        sources = await self._sources(spec.sources, chain, notes, request.view.on_error or "fail")
         return StreamWish(
             sources=tuple(dataset for dataset, _ in sources),
             weights=tuple(weight for _, weight in sources),
@@ -50,18 +53,25 @@ class Asking:
         )
 
     async def _sources(
-        self, named: Sequence[pb.Source], chain: Chain, notes: list[str]
+        self, named: Sequence[pb.Source], chain: Chain, notes: list[str], on_error: str
     ) -> list[tuple[DatasetVersion, float | None]]:
         """Datasets and their weights. One without rows among full ones weighs 0, and is noted."""
         found = []
         empty: NoRows | None = None
         for source in named:
             try:
-                dataset = await self._lookup(source.dataset, source.split)
+                gone: list[str] | None = None if on_error == "fail" else []
+                dataset = await self._lookup(source.dataset, source.split, gone)
             except NoRows as nothing:
                 empty = nothing
                 notes.append(f"{source.dataset} weighs 0: {nothing}")
             else:
+                if gone:
+                    some = ", ".join(gone[:_NAMED]) + (" ..." if len(gone) > _NAMED else "")
+                    notes.append(
+                        f"{len(gone)} of {dataset.manifest.shards.num_rows} files of {dataset.reference} are gone "
+                        f"({some}): their rows are left out (on_error={on_error!r})"
+                    )
                 own = await asyncio.to_thread(parse, dataset.transforms, self._python_modules)
                 whole = own.then(chain)
                 dataset = dataset.transformed(whole) if whole else dataset

@@ -101,12 +101,18 @@ class Library:
 
         return await self._off_loop(found)
 
-    async def lookup(self, name: str, split: str) -> DatasetVersion:
-        """For reading: the files must be those that were scanned. Raises NoRows where there is nothing to read."""
+    async def lookup(self, name: str, split: str, gone: list[str] | None = None) -> DatasetVersion:
+        """For reading: the files must be those that were scanned. Raises NoRows where there is nothing to read.
+
+        Args:
+            gone: files that are not there are added to it, instead of refused; one that changed is always refused.
+        """
         if name in self._empty:
             raise NoRows(self._empty[name])
         dataset = await self._off_loop(self._registry.get, name, split)
-        await self._off_loop(check_unchanged, dataset, self._stores)
+        found = await self._off_loop(check_unchanged, dataset, self._stores, some_gone=gone is not None)
+        if gone is not None:
+            gone.extend(found)
         return dataset
 
     async def lookup_reference(self, reference: str) -> DatasetVersion:

@@ -45,7 +45,8 @@ class Mixers:
         self._readers[key] -= 1
         if self._readers[key] == 0:
             del self._readers[key]
-            self._mixers[key].rest()
+            if key in self._mixers:  # not where the server has stopped meanwhile
+                self._mixers[key].rest()
         idle = [k for k in self._mixers if k not in self._readers]
         for old in idle[: max(0, len(idle) - _IDLE_REMEMBERED)]:
             del self._mixers[old], self._streams[old]

@@ -1,15 +1,18 @@
 """What operators may ask of the running server: implements `admin.operations.Operations`."""
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import get_args
 
 import pyarrow as pa
 
 from penstock_proto.v1 import PROTOCOL, data_pb2
 from penstock_service.admin.operations import ServerInformation
+from penstock_service.app.badrows import BadRows
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.explaining import Explaining
 from penstock_service.app.lag import LagProbe
@@ -18,8 +21,10 @@ from penstock_service.app.mixers import Mixers
 from penstock_service.app.runs import Runs
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.app.watch import RankWatch
+from penstock_service.batch.policy import OnError
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.config import Settings
+from penstock_service.core.badrow import BadRow
 from penstock_service.core.channel import Counters
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
@@ -27,7 +32,7 @@ from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
-from penstock_service.core.status import Numbers, SessionStatus, StreamStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
 from penstock_service.deliver.data import DataService
 
 
@@ -57,6 +62,7 @@ class ServerOperations:
         runs: Runs,
         counters: Counters,
         lag: LagProbe,
+        bad_rows: BadRows,
         watch: RankWatch,
         checks: Callable[[], dict[str, bool]],
     ) -> None:
@@ -72,6 +78,7 @@ class ServerOperations:
         self._explaining = Explaining(subscriptions)
         self._counters = counters
         self._lag = lag
+        self._bad_rows = bad_rows
         self._watch = watch
         self._checks = checks
 
@@ -98,6 +105,12 @@ class ServerOperations:
 
     async def discover(self) -> Discovery:
         return await self._discoverer.look()
+
+    async def bad_rows(self, job: str = "", stream: str = "", most: int = 1000) -> list[BadRow]:
+        return await asyncio.to_thread(self._bad_rows.list, job, stream, most)
+
+    def places(self) -> list[PlaceStatus]:
+        return self._chunks.places()
 
     async def explain(self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool) -> pa.RecordBatch:
         return await self._explaining.explain(request, step, epoch, all_ranks)
@@ -147,6 +160,8 @@ class ServerOperations:
             wait_seconds=dict(totals.waits),
             errors=dict(totals.errors),
             data_errors=int(values.get("data_errors", 0)),
+            bad_rows={p: int(values.get(f"bad_rows_{p}", 0)) for p in get_args(OnError)},
+            places_open=sum(place.state != "closed" for place in self._chunks.places()),
             chunks_made=chunks.made,
             chunk_hits=chunks.hits,
             segments_built=int(values.get("segments_built", 0)),

@@ -2,13 +2,16 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
+import numpy as np
+
+from penstock_proto.v1.cursor import Cursor
 from penstock_service.app.mixers import Mixers
 from penstock_service.core.errors import ServiceError
 from penstock_service.core.feed import News
 from penstock_service.core.journal import Journal, Place, mixtures
-from penstock_service.core.segment import I64, Progress, Segment, SourceChunks
+from penstock_service.core.segment import I64, Cut, Progress, Segment, SourceChunks
 from penstock_service.mix.mixer import Mixer
 from penstock_service.mix.stream import Stream
 
@@ -82,14 +85,22 @@ class RunSegments:
         at: Place,
         rank: int,
         world_size: int,
+        resumed: Cursor | None = None,
     ) -> None:
-        """`base`: the stream without journal; `at`: the first segment of which the session's client had no row."""
+        """`base`: the stream without journal; `at`: the first segment of which the session's client had no row.
+
+        `resumed`: where the session begins, if that is within a segment.
+        """
         self.run, self.base, self.mixer = run, base, mixer
         self.rank, self.world_size = rank, world_size
+        self.resumed = resumed  # until it holds that segment
         self.next = at  # no row from here on was given to this session
         self.under = base.under(run.journal)  # the stream that `mixer` mixes
         self.reaches: Reaches = lambda epoch, segment, rows: (0, False)  # of the feed
         self.global_batch = 1
+        self.losing: Callable[[Place, Segment], Awaitable[None]] | None = (
+            None  # what is done about chunks that are lost
+        )
         self._told = run.journal
         self._listener: Callable[[], None] | None = None
 
@@ -120,6 +131,10 @@ class RunSegments:
                     raise
                 continue  # the journal grew meanwhile: what failed may not be wanted any more
             if mixer is self.mixer and self.run.is_open(place):
+                if self.losing is not None and self._uncut(place, segment):
+                    await self.losing(place, segment)
+                    continue  # the journal leaves out now what cannot be had
+                self.resumed = None
                 self.next = max(self.next, Place(epoch, number + 1))
                 return segment
 
@@ -170,8 +185,34 @@ class RunSegments:
         """Rows of a whole epoch, from this one on; None where that is not known, or not the same for all."""
         return epoch_rows(self.mixer, self.under, self.next.epoch)
 
+    def cuts(self, epoch: int, segment: int, entries: int | None = None) -> list[Cut]:
+        """What the journal (its first `entries`) leaves out of the tail of a segment."""
+        names = {source.name: i for i, source in enumerate(self.base.sources)}
+        return [
+            Cut(names[name], ranges, entry.what["tail"][2])
+            for entry in self.run.journal.entries[:entries]
+            if entry.what.get("tail", [])[:2] == [epoch, segment]
+            for name, ranges in entry.what["rows"].items()
+            if name in names
+        ]
+
+    def _uncut(self, place: Place, segment: Segment) -> bool:
+        """Does the segment lack chunks that the journal does not leave out of its tail?"""
+        lost = segment.lost
+        if not lost:
+            return False
+        cuts = self.cuts(*place)
+        for part in self.by_source(np.array(lost, np.int64)):
+            for start in part.dataset.manifest.chunk_start[part.own].tolist():
+                if not any(c.source == part.source and any(a <= start < b for a, b in c.ranges) for c in cuts):
+                    return True
+        return False
+
     def hidden(self, place: Place, source: int, ranges: Sequence[tuple[int, int]]) -> bool:
         """Does the journal leave these rows of a source out there?"""
+        cuts = [tuple(found) for c in self.cuts(*place) if c.source == source for found in c.ranges]
+        if cuts and all(any(a <= first and behind <= b for a, b in cuts) for first, behind in ranges):
+            return True
         masks = self.under.masks()
         return masks is not None and all(masks.hide(place, source, first, behind) for first, behind in ranges)
 

@@ -54,7 +54,7 @@ class Runs:
             async with run.growing:
                 under = stream.under(run.journal)
                 mixer = await self._mixers.take(under)
-                reader = RunSegments(run, stream, mixer, first, rank, world_size)
+                reader = RunSegments(run, stream, mixer, first, rank, world_size, at if at.taken else None)
                 run.readers.append(reader)
         except BaseException:
             self._release(run)
@@ -186,7 +186,13 @@ class Runs:
         return await self._change(found, entry)
 
     async def unreadable(
-        self, reader: RunSegments, source: int, chunks: Sequence[int], reason: str, building: Place
+        self,
+        reader: RunSegments,
+        source: int,
+        chunks: Sequence[int],
+        reason: str,
+        building: Place,
+        unit_of: Callable[[Cursor], int] | None = None,
     ) -> None:
         """Leave the rows of chunks that cannot be read out, from the first segment on that no rank holds.
 
@@ -196,6 +202,8 @@ class Runs:
         Args:
             source: its number in the stream; `chunks`: their ordinals in the dataset.
             building: the segment that could not be made for want of them.
+            unit_of: where in `building`, as it is built, a cursor stands. Ranks that resume there and hold none of it
+                yet leave the rows out of its tail.
 
         Raises:
             SourceUnreadable: some rank already holds that segment, with their rows.
@@ -211,7 +219,12 @@ class Runs:
             if reader.hidden(building, source, ranges):
                 return None
             place = _first_free(run, "unreadable")
-            if place > building:
+            tail: dict[str, Any] = {}
+            if place > building and unit_of is not None and all(_had_only_before(one, building) for one in run.readers):
+                resumed = [one.resumed for one in run.readers if one.resumed is not None]
+                there = [unit_of(at) for at in resumed if Place(at.epoch, at.segment) == building]
+                tail = {"tail": [*building, max(there)]}
+            elif place > building:
                 raise SourceUnreadable(
                     f"{reason}. Its rows cannot be left out of {building}: a rank of run {run.id} already has rows of "
                     "that segment. Make the data readable again; the stream goes on where it is"
@@ -219,7 +232,7 @@ class Runs:
             rows = row_ranges(
                 [f"{first}-{behind - 1}" for first, behind in ranges], dataset.manifest.rows, dataset.name
             )
-            return Entry("unreadable", place, {"rows": {dataset.name: rows}, "reason": reason})
+            return Entry("unreadable", place, {"rows": {dataset.name: rows}, "reason": reason, **tail})
 
         await self._whole(self._append(run, entry))
 
@@ -304,6 +317,12 @@ class Runs:
     async def stop(self) -> None:
         """What is being written is written."""
         await asyncio.gather(*self._writing, return_exceptions=True)
+
+
+def _had_only_before(reader: RunSegments, place: Place) -> bool:
+    """Was it given nothing of that segment or what follows, though its client has the first part of it?"""
+    at = reader.resumed
+    return reader.next <= place or (at is not None and Place(at.epoch, at.segment) == place)
 
 
 def _first_free(run: Run, kind: str) -> Place:

@@ -12,6 +12,7 @@ from typing import Final
 
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
+from penstock_service.app.badrows import BadRows
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.indexing import Indexing
 from penstock_service.app.journal import Journals, Passing
@@ -23,6 +24,7 @@ from penstock_service.app.mixers import Mixers
 from penstock_service.app.operations import Addresses, ServerOperations
 from penstock_service.app.runs import Runs
 from penstock_service.app.seeds import Seeds
+from penstock_service.app.strict import EXIT_CODE, Strict
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.app.watch import RankWatch
 from penstock_service.app.web import WebServer
@@ -33,6 +35,7 @@ from penstock_service.chunks.processes import ProcessExecutor
 from penstock_service.chunks.store import Store
 from penstock_service.config import Settings
 from penstock_service.config.addresses import host_and_port
+from penstock_service.core.breaker import Limits
 from penstock_service.core.channel import Bound, Counters
 from penstock_service.core.feed import Opening
 from penstock_service.core.plan import PoolDefaults
@@ -41,7 +44,7 @@ from penstock_service.deliver.control import ControlService
 from penstock_service.deliver.data import DataService
 from penstock_service.deliver.rows import RowsService
 from penstock_service.deliver.server import GrpcServer
-from penstock_service.deliver.session import Limits
+from penstock_service.deliver.session import Limits as BundleLimits
 from penstock_service.deliver.slots import sweep
 from penstock_service.deliver.transport import Transports
 from penstock_service.source.format import ChunkLimits
@@ -69,6 +72,13 @@ class Server:
         self._web = WebServer(settings.http)
         self._up = {"registry": False, "workers": False, "grpc": False, "not draining": True}
         self._stack = contextlib.AsyncExitStack()
+        self._strict = Strict(self._failed) if settings.strict else None
+        self.ending = asyncio.Event()
+        self.exit_code = 0
+
+    def _failed(self) -> None:
+        self.exit_code = EXIT_CODE
+        self.ending.set()
 
     @property
     def addresses(self) -> Addresses:
@@ -95,19 +105,29 @@ class Server:
         self._stack.callback(registry.close)
         seeds = await asyncio.to_thread(Seeds, settings.state_dir)
         self._stack.callback(seeds.close)
+        self._bad_rows = await asyncio.to_thread(BadRows, settings.state_dir, self._counters)
+        self._stack.callback(self._bad_rows.close)
         self._chunks = Chunks(
             partial(make_chunks, stores=stores),
             Store(settings.store_dir, settings.store_bytes, settings.store_memory_bytes),
             _executor(settings),
             Bound("read_ahead", settings.read_ahead_bytes),
             semantics=SEMANTICS,
+            retry=Retry(
+                settings.read_retries,
+                settings.read_retry_base,
+                settings.read_retry_cap,
+                settings.read_retry_deadline,
+            ),
+            breaker=Limits(settings.breaker_failures, settings.breaker_pause),
         )
         self._data = DataService(
             self._subscribe,
-            Limits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
+            BundleLimits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
             Transports(settings.shared_memory, settings.bundle_bytes),
             settings.max_sessions,
             self._version,
+            self._strict.told if self._strict is not None else None,
         )
         self._watch = RankWatch(self._data.sessions, settings.missing_after, settings.lagging_after)
         self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules)
@@ -130,6 +150,7 @@ class Server:
             settings.memory // 4,
             settings.python_modules,
             self._counters,
+            self._bad_rows,
         )
 
         # Worker processes, if any, begin before gRPC does: nothing may fork a process that speaks gRPC.
@@ -176,7 +197,9 @@ class Server:
         await self._stack.aclose()
 
     async def _subscribe(self, request: data_pb2.Open) -> Opening:
-        return await self._subscriptions.open(request)
+        opening = await self._subscriptions.open(request)
+        strict = self._strict is not None and request.view.on_error in ("", "fail")
+        return self._strict.watch(opening) if self._strict is not None and strict else opening
 
     def _operations(self) -> ServerOperations:
         return ServerOperations(
@@ -192,15 +215,16 @@ class Server:
             self._runs,
             self._counters,
             self._lag,
+            self._bad_rows,
             self._watch,
             lambda: dict(self._up),
         )
 
 
 async def serve(settings: Settings, passing: Passing = lambda point: None) -> int:
-    """Serve until SIGTERM or Ctrl-C; a second one ends at once."""
+    """Serve until SIGTERM or Ctrl-C; a second one ends at once. With --strict also until a stream meets a bad row."""
     server = Server(settings, passing)
-    ending = asyncio.Event()
+    ending = server.ending
     asked = 0
 
     def asked_to_end() -> None:
@@ -224,14 +248,14 @@ async def serve(settings: Settings, passing: Passing = lambda point: None) -> in
             print(f"penstock ready grpc={server.addresses.grpc} http={server.addresses.http}", flush=True)
             await waiting
             _log.info("draining")
-            await server.drain("the server was asked to stop")
+            await server.drain("a bad row ends the server (--strict)" if server.exit_code else "it was asked to stop")
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         await server.stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-    return 0
+    return server.exit_code
 
 
 def _executor(settings: Settings) -> Executor:

@@ -11,6 +11,8 @@ from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import named
 from penstock_service.app.agreement import Agreement, Claim
 from penstock_service.app.asking import Asking, Lookup
+from penstock_service.app.badrows import BadRows
+from penstock_service.app.losses import Losses
 from penstock_service.app.mixers import Mixers
 from penstock_service.app.position import begin, carried_plan, check_start, read_cursor
 from penstock_service.app.run import RunSegments, epoch_rows
@@ -19,6 +21,8 @@ from penstock_service.app.seeds import Seeds
 from penstock_service.batch.columns import delivered
 from penstock_service.batch.feed import StepFeed
 from penstock_service.batch.fetch import Fetch
+from penstock_service.batch.placeholder import parse_placeholder
+from penstock_service.batch.policy import Applied, OnError, Policy
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.errors import InvalidRequest
@@ -45,6 +49,7 @@ class Subscriptions:
         step_bytes: int,
         python_modules: tuple[str, ...],
         counters: Counters,
+        bad_rows: BadRows,
     ) -> None:
         """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run."""
         self._step_bytes = step_bytes
@@ -53,6 +58,7 @@ class Subscriptions:
         self._chunks = chunks
         self._defaults = defaults
         self._counters = counters
+        self._bad_rows = bad_rows
         self._mixers = mixers
         self._runs = runs
 
@@ -69,6 +75,8 @@ class Subscriptions:
             last=cast(Last, request.view.last or "short"),
             skip=tuple((r.epoch, r.begin, r.end) for r in request.view.skip),
         )
+        on_error = cast(OnError, request.view.on_error or "fail")
+        Policy(on_error)  # a word that is none is told first of all
         notes: list[str] = []
         cursor = read_cursor(request.cursor)
         wish = await self._asking.wish(request, cursor, notes)
@@ -78,6 +86,7 @@ class Subscriptions:
         self._check_step(view, stream)
         at = begin(request, stream, view, cursor, notes)
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
+        policy = Policy(on_error, await asyncio.to_thread(parse_placeholder, request.view.placeholder, schema))
         with ExitStack() as failed:  # what was taken is let go of if the rest is refused
             run: RunSegments | None = None
             ticket: int | None = None
@@ -99,9 +108,17 @@ class Subscriptions:
             for source in stream.sources:
                 failed.callback(self._chunks.hold(source).release)
             held = failed.pop_all()
-        fetch = Fetch(segments, self._chunks, schema, request.view.row_ids)
-        at = at if run is None else replace(at, run=run.run.journal.carried())
-        feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes)
+        fetch = Fetch(segments, self._chunks, schema, request.view.row_ids, policy.placeholder)
+        known, at = at, at if run is None else replace(at, run=run.run.journal.carried())
+        if run is None:
+            applied = Applied(policy, segments, self._chunks)
+        else:
+            hears = self._bad_rows.hears_of(request.job, request.name, on_error, run)
+            applied = Applied(policy, run, self._chunks, hears, run.cuts)
+            if on_error != "fail":
+                run.losing = Losses(self._runs, run, applied, hears).lost
+        feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes, applied, known)
+        rows = None if policy.leaves_out else rows
         if run is not None:
             run.reaches, run.global_batch = feed.reaches, view.global_batch
             _tell(request.name, stream, notes)
@@ -119,7 +136,7 @@ class Subscriptions:
             notes=tuple(notes),
             close=held.close,
             started=lambda start: self._started(request, ticket, start),
-            news=lambda: None if run is None else _news(run, view),
+            news=lambda: None if run is None else _news(run, view, policy),
             listen=lambda listener: None if run is None else run.listen(listener),
         )
 
@@ -152,11 +169,11 @@ class Subscriptions:
         return segments, ticket
 
 
-def _news(segments: RunSegments, view: View) -> News | None:
+def _news(segments: RunSegments, view: View, policy: Policy) -> News | None:
     news = segments.news()
     if news is None or news.rows is None:
         return news
-    return news._replace(steps=view.steps_of(news.rows))
+    return news._replace(rows=None) if policy.leaves_out else news._replace(steps=view.steps_of(news.rows))
 
 
 def _tell(name: str, stream: Stream, notes: list[str]) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 from penstock_service.batch.fetch import stored_rows
 from penstock_service.batch.view import View
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.segment import BadUnit, Segment, SourceChunks
+from penstock_service.core.segment import Segment, SourceChunks
 
 I64 = npt.NDArray[np.int64]
 BySource = Callable[[I64], list[SourceChunks]]
@@ -58,8 +58,12 @@ def explain(view: View, ranks: Sequence[int], reached: Reached, by_source: BySou
     for i in np.unique(of).tolist():
         mine = np.flatnonzero(of == i)
         chunk[mine], stored[mine] = _stored(segments[i], place[mine])
-        for at, bad in _bad(segments[i], place[mine]):
-            stored[mine[at]], reasons[int(mine[at])] = bad.stored, f"{bad.where}: {bad.reason}"
+        for bad in (segments[i].bad, segments[i].stand_ins):  # of a row that stands for a bad one: the bad one
+            hit = np.flatnonzero(np.isin(place[mine], bad.unit))
+            found = bad.take(np.searchsorted(bad.unit, place[mine][hit]))
+            chunk[mine[hit]], stored[mine[hit]] = found.chunk, found.stored
+            said = (f"{where}: {reason}" for where, reason in found.reasons())
+            reasons.update(zip(mine[hit].tolist(), said, strict=True))
     rows = [len(found) for found, _ in parts]
     where = _where(chunk, stored, by_source)
     numbers = np.array([segment.number for segment in segments], np.int64)
@@ -92,12 +96,6 @@ def _stored(segment: Segment, units: I64) -> tuple[I64, I64]:
         mine = chunk == c
         row[mine] = stored_rows(row[mine], segment.absent.get(c))
     return chunk, row
-
-
-def _bad(segment: Segment, units: I64) -> list[tuple[int, BadUnit]]:
-    """Which of `units` are bad, by their place among them."""
-    bad = {b.unit: b for b in segment.bad}
-    return [(i, bad[unit]) for i, unit in enumerate(units.tolist()) if unit in bad] if bad else []
 
 
 def _where(chunk: I64, stored: I64, by_source: BySource) -> dict[str, Any]:

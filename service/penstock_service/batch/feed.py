@@ -13,11 +13,14 @@ from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import skipped_from, until_next
 from penstock_service.batch.explain import Reached, explain
 from penstock_service.batch.fetch import Fetch
+from penstock_service.batch.pick import pick
+from penstock_service.batch.policy import Applied, unit_of, units_left
 from penstock_service.batch.view import View
 from penstock_service.core.channel import Counters
-from penstock_service.core.errors import DataError, InvalidRequest, OrderChanged, ServiceError
+from penstock_service.core.chunk import no_rows
+from penstock_service.core.errors import CHUNK_FAULTS, DataError, InvalidRequest, ServiceError, SourceUnreadable
 from penstock_service.core.feed import Bundle, EpochEnd, Memory, Span, ordinary
-from penstock_service.core.segment import U32, Progress, Segment, SegmentSource
+from penstock_service.core.segment import Progress, Segment, SegmentSource
 
 I64 = npt.NDArray[np.int64]
 
@@ -33,20 +36,27 @@ class StepFeed:
         at: Cursor,
         counters: Counters,
         row_bytes: float = 64.0,
+        policy: Applied | None = None,
+        resumed: Cursor | None = None,
     ) -> None:
-        """`row_bytes`: about how many bytes a row has, for the first bundle; later ones go by what was gathered."""
+        """`resumed`: `at` as it was brought, where the journal that it knew may be shorter.
+
+        `row_bytes`: about how many bytes a row has, for the first bundle; later ones go by what was gathered.
+        """
         self._segments = segments
+        self._policy = policy
         self._fetch = fetch
         self._view = view
         self._counters = counters
         self._epoch, self._step = at.epoch, at.step
         self._next_segment = at.segment  # the first one not held
         self._taken = at.taken  # of the first one held
-        self._resumed = at if at.taken else None
+        self._resumed = (resumed or at) if at.taken else None
         self._held: list[Segment] = []
         self._to_skip = 0  # units of a skipped range that are still to be passed over, and how many it has
         self._skip_units = 0
         self._padded = self._repeated = self._dropped = 0
+        self._skipped = self._substituted = 0  # bad rows of the segments held in this epoch
         self._waited = 0.0  # for the rows of the bundle being made
         self._row_bytes = max(1.0, row_bytes)
         self._memory: Memory = ordinary  # for the bundle being made
@@ -133,7 +143,7 @@ class StepFeed:
                 self._to_skip -= left
                 return True
             # The segment that a cursor lies in is made nevertheless: it may not be what it was.
-            units = None if self._resumed else await self._segments.units(self._epoch, self._next_segment)
+            units = None if self._resumed else await self._count(self._next_segment)
             if units is None or left + units > self._to_skip:
                 await self._hold_next(progress)
                 continue
@@ -143,6 +153,12 @@ class StepFeed:
         self._to_skip = 0
         self._drop_exhausted()
         return False
+
+    async def _count(self, number: int) -> int | None:
+        """How many units a segment has; None where that is known only when it is made."""
+        if self._policy is not None and not self._policy.counts_all(self._epoch, number):
+            return None
+        return await self._segments.units(self._epoch, number)
 
     async def _hold(self, units: int, progress: Progress | None) -> None:
         """Hold segments until `units` units are left, or the epoch ends."""
@@ -161,27 +177,30 @@ class StepFeed:
 
     async def _hold_next(self, progress: Progress | None) -> None:
         number = self._next_segment
-        segment = await self._segments.segment(self._epoch, number, progress)
+        built = await self._segments.segment(self._epoch, number, progress)
         self._segments.look_ahead(self._epoch, number)
-        self._check(segment)
+        segment = await self._apply(built)
+        begin = self._find_place(built, segment)
+        self._skipped += int(np.sum(segment.left_out >= begin))
+        self._substituted += int(np.sum(segment.stand_ins.unit >= units_left(begin, segment.left_out)))
         self._held.append(segment)
         self._next_segment += 1
         self._drop_exhausted()
 
-    def _check(self, segment: Segment) -> None:
-        """After a seek: is this the segment the cursor was taken in?"""
+    async def _apply(self, built: Segment) -> Segment:
+        return built if self._policy is None else await self._policy.apply(self._epoch, built)
+
+    def _find_place(self, built: Segment, segment: Segment) -> int:
+        """After a seek: is this the segment the cursor was taken in? Where in it as built we begin.
+
+        The cursor counted units under its own policy; from here on they are counted under this one.
+        """
         if self._resumed is None:
-            return
+            return 0
         at, self._resumed = self._resumed, None
-        if at.digest == 0:  # the position was forced: as far into this segment as there is of it
-            self._taken = min(at.taken, segment.units)
-        elif segment.digest != at.digest or at.taken > segment.units:
-            raise OrderChanged(
-                f"segment {segment.number} of epoch {self._epoch} is not the one this cursor was taken in: its rows "
-                f"have digest {segment.digest:016x} over {segment.units} units, the cursor says {at.digest:016x} after "
-                f"{at.taken}; the data or the code that orders it changed since. Begin the epoch anew, or restore "
-                "what was changed"
-            )
+        begin = unit_of(at, built, no_rows()) if self._policy is None else self._policy.unit_of(at, built)
+        self._taken = units_left(begin, segment.left_out)
+        return begin
 
     def _drop_exhausted(self) -> None:
         while self._held and self._taken >= self._held[0].units:
@@ -199,20 +218,26 @@ class StepFeed:
         """Where among the next `units` units the first bad one is, if not in the first step; raises if it is."""
         before = -self._taken
         for segment in self._held:
-            for bad in segment.bad:
-                at = before + bad.unit
-                if 0 <= at < units:
-                    if at < self._view.global_batch:
-                        raise DataError(f"{bad.where}: {bad.reason}. It would have come in step {self._step}")
-                    return at
+            first = int(np.searchsorted(segment.bad.unit, -before))
+            if first < len(segment.bad):
+                at = before + int(segment.bad.unit[first])
+                if at < min(units, self._view.global_batch):
+                    ((where, reason),) = segment.bad.take(np.array([first])).reasons()
+                    raise DataError(f"{where}: {reason}. It would have come in step {self._step}{_cures(self._policy)}")
+                return at if at < units else None
             before += segment.units
         return None
 
     # -- steps --------------------------------------------------------------------------------------------------
 
     async def _full_steps(self, steps: int) -> Bundle:
-        chunk, row = self._units(self._view.full_steps(self._taken, steps))
-        return await self._bundle(chunk, row, steps, steps * self._view.global_batch)
+        units = self._view.full_steps(self._taken, steps)
+        try:
+            return await self._bundle(units, steps, steps * self._view.global_batch)
+        except CHUNK_FAULTS as fault:
+            if steps > 1:  # those before it come first
+                return await self._full_steps(1)
+            raise self._lost(fault) from fault
 
     async def _last_step(self, left: int, progress: Progress | None) -> Bundle | EpochEnd:
         self._first_bad(left)
@@ -222,61 +247,63 @@ class StepFeed:
             self._dropped = left
             self._taken += left
             return self._end_epoch()
-        chunk, row = self._units(last.units + self._taken, head)
         self._padded, self._repeated = last.padded, last.repeated
         differing = {"last_rows": len(last.units), "last_units": left}
         if last.valid is not None:
             differing["last_valid"] = last.valid
-        return await self._bundle(chunk, row, 1, left, head, **differing)
+        try:
+            return await self._bundle(last.units + self._taken, 1, left, head, **differing)
+        except CHUNK_FAULTS as fault:
+            raise self._lost(fault) from fault
+
+    def _lost(self, fault: ServiceError) -> ServiceError:
+        """The error of a chunk that was evicted and cannot be made again, though the segment was whole when built."""
+        if self._policy is None or self._policy.on_error == "fail":
+            return DataError(f"{fault}. Its row would have come in step {self._step}{_cures(self._policy)}")
+        return SourceUnreadable(
+            f"{fault}. Its row comes in step {self._step}, in a segment that was begun with it: it cannot be left out "
+            "of that. Make the data readable again; the stream goes on where it is"
+        )
 
     async def _head(self, left: int, progress: Progress | None) -> list[Segment]:
         """The epoch's first segments, enough to fill the last step up with."""
         head: list[Segment] = []
         wanted = self._view.global_batch - left
         for number in range(self._segments.segments(self._epoch)):
-            head.append(await self._segments.segment(self._epoch, number, progress))
+            head.append(await self._apply(await self._segments.segment(self._epoch, number, progress)))
             if sum(s.units for s in head) >= wanted:
                 break
         return head
 
-    def _units(self, units: I64, head: list[Segment] | None = None) -> tuple[U32, U32]:
-        """Chunk and row of units counted from the first unit of the first segment held; those of `head` follow."""
-        segments = [*self._held, *(head or [])]
-        if len(segments) == 1:
-            return segments[0].chunk[units], segments[0].row[units]
-        lo, hi = int(units.min(initial=0)), int(units.max(initial=-1)) + 1
-        edges = np.cumsum([0, *(s.units for s in segments)])
-        touched = [i for i in range(len(segments)) if edges[i] < hi and edges[i + 1] > lo] or [0]
-        at = units - edges[touched[0]]
-        chunk = np.concatenate([segments[i].chunk for i in touched])[at]
-        return chunk, np.concatenate([segments[i].row for i in touched])[at]
-
     async def _bundle(
-        self, chunk: U32, row: U32, steps: int, units: int, head: Sequence[Segment] = (), **differing: int
+        self, units: I64, steps: int, taken: int, head: Sequence[Segment] = (), **differing: int
     ) -> Bundle:
+        """`units` count from the first unit of the first segment held; those of `head` follow."""
         started = time.perf_counter()
+        picked = pick([*self._held, *head], units)
         absent = {c: rows for segment in (*self._held, *head) for c, rows in segment.absent.items()}
-        body, rows_by_dataset = await self._fetch.rows(chunk, row, absent, self._memory)
+        body, rows_by_dataset = await self._fetch.rows(picked, absent, self._memory)
         seconds = time.perf_counter() - started
         self._counters.add("gather_seconds", seconds)
-        self._row_bytes = max(1.0, body.size / max(1, len(row)))
+        self._row_bytes = max(1.0, body.size / max(1, len(units)))
         bundle = Bundle(
             epoch=self._epoch,
             first_step=self._step,
             steps=steps,
             segment=self._held[0].number,
             taken=self._taken,
-            spans=self._spans(units),
+            spans=self._spans(taken),
             rows=self._view.rows,
             units=self._view.global_batch,
             body=body,
             rows_by_dataset=rows_by_dataset,
             rows_wait_seconds=self._waited,
             gather_seconds=seconds,
+            substituted=tuple(picked.stand_ins.tolist()),
             ends_epoch=False,  # told below
             **differing,
         )
-        self._taken += units
+        self._taken += taken
         self._step += steps
         self._drop_exhausted()
         return replace(bundle, ends_epoch=await self._ends())
@@ -286,7 +313,7 @@ class StepFeed:
         try:
             passed = await self._pass_over(None)
             while passed and self._left() == 0 and self._next_segment < self._segments.segments(self._epoch):
-                if await self._segments.units(self._epoch, self._next_segment) != 0:
+                if await self._count(self._next_segment) != 0:
                     return False
                 self._next_segment += 1  # the last segments of an epoch may be empty
         except ServiceError:
@@ -307,12 +334,21 @@ class StepFeed:
         return tuple(spans)
 
     def _end_epoch(self) -> EpochEnd:
-        unread = self._segments.unread(self._epoch)
-        end = EpochEnd(self._epoch, self._step, self._dropped, self._padded, self._repeated, unread)
+        end = EpochEnd(
+            self._epoch,
+            self._step,
+            self._dropped,
+            self._padded,
+            self._repeated,
+            self._segments.unread(self._epoch),
+            self._skipped,
+            self._substituted,
+        )
         if self._step == 0 and not self._dropped:
+            bad = f", {self._skipped} of them as bad rows (on_error='{self._policy.on_error}')" if self._policy else ""
             raise InvalidRequest(
-                f"no row is left of the {self._segments.rows(self._epoch)} that an epoch reads: "
-                "the filters leave all of them out"
+                f"no row is left of the {self._segments.rows(self._epoch)} that an epoch reads: all of them are left "
+                f"out by filters{bad if self._skipped else ''}"
             )
         if self._step == 0:
             raise InvalidRequest(
@@ -321,5 +357,11 @@ class StepFeed:
             )
         self._epoch, self._step, self._next_segment, self._taken = self._epoch + 1, 0, 0, 0
         self._held = []
-        self._dropped = self._padded = self._repeated = 0
+        self._dropped = self._padded = self._repeated = self._skipped = self._substituted = 0
         return end
+
+
+def _cures(policy: Applied | None) -> str:
+    if policy is None or policy.on_error != "fail":
+        return ""
+    return "; on_error='skip', 'substitute' or 'quarantine' goes on without it"

@@ -11,8 +11,10 @@ import pyarrow as pa
 
 from penstock_service.batch.gather import Visit, gather, gather_in_place, plan_visit
 from penstock_service.batch.layout import Layouts
+from penstock_service.batch.pick import Picked
+from penstock_service.batch.policy import PLACEHOLDER
 from penstock_service.core.feed import U8, Memory, ordinary
-from penstock_service.core.segment import U32, ChunkSource, SegmentSource, SourceChunks
+from penstock_service.core.segment import ChunkSource, SegmentSource, SourceChunks
 
 I64 = npt.NDArray[np.int64]
 
@@ -24,27 +26,39 @@ ROW_FIELD = pa.field("__row__", pa.int64(), nullable=False)
 class Fetch:
     """Rows by chunk and row, as bytes of `schema`; with `origin` also where each row comes from."""
 
-    def __init__(self, segments: SegmentSource, chunks: ChunkSource, schema: pa.Schema, origin: bool) -> None:
+    def __init__(
+        self,
+        segments: SegmentSource,
+        chunks: ChunkSource,
+        schema: pa.Schema,
+        origin: bool,
+        placeholder: pa.RecordBatch | None = None,
+    ) -> None:
+        """`placeholder`: the one row that stands for bad ones, where it is wanted."""
         self._segments = segments
         self._chunks = chunks
         self._columns = schema
         self._origin = origin
+        self._placeholder = placeholder
         self.schema = with_origin(schema) if origin else schema
         self._layouts = Layouts(self.schema)
 
     async def rows(
-        self, chunk: U32, row: U32, absent: Mapping[int, I64], memory: Memory = ordinary
+        self, picked: Picked, absent: Mapping[int, I64], memory: Memory = ordinary
     ) -> tuple[U8, dict[str, int]]:
         """An Arrow record batch message of the rows in the order given, and how many came of each dataset.
 
         Args:
             absent: by chunk: stored rows that its batch lacks.
         """
+        chunk, row = picked.chunk, picked.row
         # Sorting is quick for an ordinary bundle; a huge one must not hold up the event loop.
         visit = plan_visit(chunk, row) if len(chunk) <= _AT_ONCE else await asyncio.to_thread(plan_visit, chunk, row)
         parts = self._segments.by_source(np.array([c for c, _, _ in visit.runs], np.int64))
         counts = {c: end - first for c, first, end in visit.runs}
         batches: dict[int, pa.RecordBatch] = {}
+        if self._placeholder is not None:
+            batches[PLACEHOLDER] = self._placeholder
         by_dataset: dict[str, int] = {}
         with ExitStack() as leases:
             for part in parts:
@@ -52,7 +66,7 @@ class Fetch:
                 lease = leases.enter_context(await self._chunks.lease(part.dataset, own))
                 batches.update((part.first + c, batch) for c, batch in lease.batches.items())
                 by_dataset[part.dataset.name] = sum(counts[part.first + c] for c in own)
-            body = await asyncio.to_thread(self._gather, batches, visit, parts, absent, memory)
+            body = await asyncio.to_thread(self._gather, batches, visit, parts, absent, memory, picked)
         return body, by_dataset
 
     def _gather(
@@ -62,8 +76,9 @@ class Fetch:
         parts: list[SourceChunks],
         absent: Mapping[int, I64],
         memory: Memory,
+        picked: Picked,
     ) -> U8:
-        origins = _origins(visit, parts, absent) if self._origin else ()
+        origins = self._origins(visit, parts, absent, picked) if self._origin else ()
         message = gather_in_place(self._layouts, batches, visit, memory, origins)
         if message is not None:
             return message
@@ -78,6 +93,18 @@ class Fetch:
         message[:] = made
         return message
 
+    def _origins(
+        self, visit: Visit, parts: list[SourceChunks], absent: Mapping[int, I64], picked: Picked
+    ) -> tuple[npt.NDArray[np.int32], I64]:
+        """Of a row that stands for a bad one: where that is."""
+        source, position = _origins(visit, parts, absent)
+        for part in self._segments.by_source(np.unique(picked.bad_chunk)):
+            for c in part.own.tolist():
+                here = picked.bad_chunk == part.first + c
+                source[picked.stand_ins[here]] = part.source
+                position[picked.stand_ins[here]] = picked.bad_stored[here] + int(part.dataset.manifest.chunk_start[c])
+        return source, position
+
 
 def with_origin(schema: pa.Schema) -> pa.Schema:
     return pa.schema([*schema, SOURCE_FIELD, ROW_FIELD])
@@ -88,6 +115,8 @@ def _origins(visit: Visit, parts: list[SourceChunks], absent: Mapping[int, I64])
     of_chunk = {part.first + c: (part, c) for part in parts for c in part.own.tolist()}
     source, position = np.empty(len(visit.rows), np.int32), np.empty(len(visit.rows), np.int64)
     for chunk, first, end in visit.runs:
+        if chunk not in of_chunk:
+            continue  # the placeholder, which is told by the rows that it stands for
         part, own = of_chunk[chunk]
         source[first:end] = part.source
         stored = stored_rows(visit.rows[first:end], absent.get(chunk))

@@ -22,6 +22,7 @@ class Unit:
     hinted: dict[int, int] = field(default_factory=dict)
     state: Literal["queued", "running", "resting"] = "queued"
     attempt: int = 0  # failed ones
+    failing_since: float | None = None  # when the first of them failed, or the unit first had to rest
     amount: int = 0  # in the bound
     left: dict[int, int] = field(default_factory=dict)  # of what was dispatched: what the amount stands for
     left_bytes: int = 0
@@ -116,7 +117,7 @@ class Agenda:
         """A running unit's worker is through with this chunk: it is there, or was skipped because nobody wanted it."""
         if made:
             unit.demanded.pop(chunk, None)
-            unit.attempt = 0
+            unit.attempt, unit.failing_since = 0, None
         unit.hinted.pop(chunk, None)
         unit.left_bytes -= unit.left.pop(chunk, 0)
         self._shrink(unit, min(unit.amount, unit.left_bytes))
@@ -129,12 +130,13 @@ class Agenda:
         self._hinted_bytes += sum(unit.hinted.values())
         self._queue_or_drop(unit)
 
-    def rest(self, unit: Unit) -> None:
-        """It failed, and is tried again after `wake`. Its hints go: only what is waited for is worth another try."""
+    def rest(self, unit: Unit, *, failed: bool = True) -> None:
+        """It failed (or could not begin), and is tried again after `wake`. Its hints go: only what is waited for is
+        worth another try."""
         self._unqueue(unit)
         self._units[unit.id] = unit
         unit.state = "resting"
-        unit.attempt += 1
+        unit.attempt += failed
 
     def wake(self, unit: Unit) -> None:
         unit.state = "queued"

@@ -20,11 +20,13 @@ from penstock_service.chunks.remembered import Remembered
 from penstock_service.chunks.shelf import Entry
 from penstock_service.chunks.store import Store, StoreNumbers
 from penstock_service.chunks.worker import Make
+from penstock_service.core.breaker import Limits
 from penstock_service.core.channel import Bound, Counters
 from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import Unavailable
 from penstock_service.core.retry import Retry
+from penstock_service.core.status import PlaceStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -63,6 +65,7 @@ class Chunks:
         *,
         semantics: Mapping[str, int] | None = None,
         retry: Retry = Retry(),  # noqa: B008 - frozen
+        breaker: Limits = Limits(),  # noqa: B008 - frozen
         max_remembered: int = 100_000,
         draw: Callable[[], float] = random.random,  # in [0, 1), for the jitter of retries
     ) -> None:
@@ -76,7 +79,7 @@ class Chunks:
         self._holds: dict[Owner, int] = {}
         self._remembered = Remembered(max_remembered, self._changed)
         self._production = Production(
-            store, executor, read_ahead, self.counters, self._remembered, self._versions, retry, draw
+            store, executor, read_ahead, self.counters, self._remembered, self._versions, retry, draw, breaker
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
@@ -206,6 +209,10 @@ class Chunks:
                 self._rack.drop_memory(owner)
 
         return Hold(let_go)
+
+    def places(self) -> list[PlaceStatus]:
+        """Where chunks were read from, and whether each place answers."""
+        return self._production.places.statuses(asyncio.get_running_loop().time())
 
     def numbers(self) -> ChunkNumbers:
         values, production = self.counters.values, self._production

@@ -51,6 +51,8 @@ class UnitJob:
         self.version = version
         self.unit = unit
         self.stopping = False
+        self.ticket = 0  # of the place's circuit breaker
+        self.reads = False  # did it go to the source?
         self._store = store
         self._tell = tell
         self._to_come: list[int] = []
@@ -72,6 +74,7 @@ class UnitJob:
         if not missing or self.stopping:
             return None
         dataset = version.dataset
+        self.reads = True
         return Work(version.task(missing), tuple(version.keys(missing)), dataset.reference)
 
     def _find(self, chunks: Sequence[tuple[int, str]]) -> list[int]:

@@ -21,7 +21,7 @@ from typing import Any, Final
 from penstock_service.chunks.executor import Job, attend, join, refuse_all
 from penstock_service.chunks.wire import Answer, Ask, Done, Over, Ready, Start
 from penstock_service.chunks.worker import Make, Verdict, Work
-from penstock_service.core.errors import Internal, ServiceError, Unavailable
+from penstock_service.core.errors import Internal, ServiceError, Unavailable, WorkerKilled
 
 logger = logging.getLogger(__name__)
 
@@ -191,7 +191,7 @@ class _Seat:
                 deaths = 1 if passed else deaths + 1
                 todo = todo.without(passed)
                 if deaths >= self._max_deaths and todo.task.chunks and not self._stopping:
-                    raise Internal(
+                    raise WorkerKilled(
                         f"{todo.describe(todo.task.chunks[0])}: the worker process that makes it died {deaths} times,"
                         f" last it {end}. Either its bytes crash the reader or a transform, or memory is short"
                         " (the kernel's log says so): use fewer workers then"

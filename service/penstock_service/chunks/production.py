@@ -12,12 +12,15 @@ from penstock_service.chunks.executor import Executor
 from penstock_service.chunks.flights import Flights, Waiter
 from penstock_service.chunks.job import Ended, Event, Made, Skipped, UnitJob
 from penstock_service.chunks.keys import Owner, UnitId, VersionKeys
+from penstock_service.chunks.places import Places, gave_up, resting
 from penstock_service.chunks.remembered import Remembered
 from penstock_service.chunks.shelf import Entry
 from penstock_service.chunks.store import Store
+from penstock_service.core.breaker import Limits
 from penstock_service.core.channel import Bound, Counters
-from penstock_service.core.errors import OrderChanged, ServiceError, Unavailable
+from penstock_service.core.errors import OrderChanged, ServiceError, SourceGone, SourceUnreadable, Unavailable
 from penstock_service.core.retry import Retry
+from penstock_service.core.uri import place_of
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +41,7 @@ class Production:
         versions: Mapping[Owner, VersionKeys],
         retry: Retry,
         draw: Callable[[], float],
+        breaker: Limits,
     ) -> None:
         self.agenda: Final = Agenda(read_ahead, executor.workers)
         self.flights: Final = Flights()
@@ -47,6 +51,7 @@ class Production:
         self._remembered = remembered
         self._retry = retry
         self._draw = draw
+        self.places: Final = Places(breaker)
         self._versions = versions
         self._failures: dict[UnitId, tuple[ServiceError, float]] = {}
         self._jobs: set[UnitJob] = set()
@@ -110,8 +115,14 @@ class Production:
         return error if self._running().time() < until else None
 
     def _dispatch(self) -> None:
-        while not self._stopping and (unit := self.agenda.next(self._running().time())):
-            job = UnitJob(self._versions[unit.id[0]], unit, self._store, self._tell)
+        while not self._stopping and (unit := self.agenda.next(now := self._running().time())):
+            version = self._versions[unit.id[0]]
+            ticket = self.places.breaker(version.dataset.root).admit(now)
+            if ticket is None:
+                self._hold_back(version, unit, now)
+                continue
+            job = UnitJob(version, unit, self._store, self._tell)
+            job.ticket = ticket
             self._jobs.add(job)
             self._executor.submit(job)
 
@@ -150,26 +161,55 @@ class Production:
         self._jobs.discard(job)
         self._counters.add("making_seconds", event.seconds)
         self.agenda.ended(job.unit)
-        if event.error is None or self._stopping:
+        now, error, unit = self._running().time(), event.error, job.unit
+        if self._stopping:
             return
-        delay = self._retry.delay(job.unit.attempt, self._draw()) if event.error.retryable else None
+        for rested in self.places.ended(job.version.dataset.root, job.ticket, now, error, job.reads):
+            self._resting[rested.id].cancel()
+            self._rested(rested)
+        if error is None:
+            return
+        unit.failing_since = since = now if unit.failing_since is None else unit.failing_since
+        # A file that is not there may be back in a moment: a network file system that lags behind, a slow rename.
+        again = error.retryable or isinstance(error, SourceGone)
+        delay = self._retry.delay(unit.attempt, self._draw(), now - since) if again else None
         if delay is None:
-            self._give_up(job, event.error)
+            if isinstance(error, SourceUnreadable):
+                error = gave_up(error, unit.attempt + 1, now - since)
+            self._give_up(job.version, unit, error)
         else:
-            logger.warning("tried again in %.1f s: %s", delay, event.error)
+            logger.warning("tried again in %.1f s: %s", delay, error)
             self._counters.add("retried")
-            self.agenda.rest(job.unit)
-            self._resting[job.unit.id] = self._running().call_later(delay, self._rested, job.unit)
+            self.agenda.rest(unit)
+            self._resting[unit.id] = self._running().call_later(delay, self._rested, unit)
+
+    def _hold_back(self, version: VersionKeys, unit: Unit, now: float) -> None:
+        """The unit's place is broken: it rests, and burns no retries. One that has waited long enough fails."""
+        root = version.dataset.root
+        breaker = self.places.breaker(root)
+        self.agenda.ended(unit)
+        unit.failing_since = now if unit.failing_since is None else unit.failing_since
+        since = min(unit.failing_since, now if breaker.broken_since is None else breaker.broken_since)
+        if now - since < self._retry.deadline_seconds:
+            self.agenda.rest(unit, failed=False)
+            self.places.rests(root, unit)
+            wait = min(breaker.wait(now), self._retry.deadline_seconds - (now - since))
+            self._resting[unit.id] = self._running().call_later(wait, self._rested, unit)
+        else:
+            self._give_up(
+                version, unit, resting(place_of(root), breaker, now - since, partial(version.describe, unit.id[1]))
+            )
 
     def _rested(self, unit: Unit) -> None:
         del self._resting[unit.id]
+        self.places.rested(self._versions[unit.id[0]].dataset.root, unit)
         self.agenda.wake(unit)
         self._dispatch()
 
-    def _give_up(self, job: UnitJob, error: ServiceError) -> None:
+    def _give_up(self, version: VersionKeys, unit: Unit, error: ServiceError) -> None:
         self._counters.add("failed")
         now = self._running().time()
         self._failures = {unit: kept for unit, kept in self._failures.items() if kept[1] > now}
         if not error.retryable:
-            self._failures[job.unit.id] = (error, now + _FAILURE_SECONDS)
-        self.flights.failed(job.version.keys(self.agenda.fail(job.unit)), error)
+            self._failures[unit.id] = (error, now + _FAILURE_SECONDS)
+        self.flights.failed(version.keys(self.agenda.fail(unit)), error)

@@ -110,6 +110,19 @@ class Settings(BaseSettings):
     object_retry_cap: float = Field(default=5, gt=0, description="seconds: most to wait before any retry")
     object_ranges: int = Field(default=8, ge=1, le=256, description="ranges in flight for each object being read")
     object_range_bytes: Size = Field(default=4 * MiB, ge=64 * KiB, le=GiB, description="bytes of one range")
+    read_retries: int = Field(
+        default=3, ge=0, le=100, description="how often a chunk that cannot be read is tried again"
+    )
+    read_retry_base: float = Field(default=0.1, gt=0, description="seconds: most to wait before the first retry")
+    read_retry_cap: float = Field(default=5, gt=0, description="seconds: most to wait before any retry")
+    read_retry_deadline: float = Field(
+        default=60, gt=0, description="seconds after its first failure, or rest, when a chunk is given up"
+    )
+    breaker_failures: int = Field(
+        default=8, ge=1, description="failed reads in a row after which a place (bucket, folder) rests"
+    )
+    breaker_pause: float = Field(default=5, gt=0, description="seconds that a place rests before it is tried again")
+    strict: bool = Field(default=False, description="end the server, with code 3, when a bad row stops a stream")
     bundle_bytes: Size = Field(default=4 * MiB, ge=KiB, le=GiB, description="most bytes that are handed over at once")
     bundle_steps: int = Field(default=512, ge=1, le=1 << 20, description="most steps that are handed over at once")
     frame_bytes: Size = Field(default=MiB, ge=4 * KiB, le=16 * MiB, description="bytes of one message on the wire")
@@ -200,6 +213,11 @@ class Settings(BaseSettings):
         if self.object_retry_base > self.object_retry_cap:
             raise ValueError(
                 f"object_retry_base is {self.object_retry_base:g} and object_retry_cap {self.object_retry_cap:g}; "
+                "base may not be more than cap"
+            )
+        if self.read_retry_base > self.read_retry_cap:
+            raise ValueError(
+                f"read_retry_base is {self.read_retry_base:g} and read_retry_cap {self.read_retry_cap:g}; "
                 "base may not be more than cap"
             )
         for name, own in (("state_dir", self.state_dir), ("store_dir", self.store_dir)):

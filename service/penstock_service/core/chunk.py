@@ -74,12 +74,20 @@ class ChunkInfo:
             return no_rows()
         return np.flatnonzero(np.unpackbits(np.frombuffer(self.dropped, np.uint8), count=self.stored_rows))
 
+    def error_rows(self) -> I64:
+        """Stored rows that are errors, ascending, int64 [n]."""
+        return np.sort(np.fromiter((e.row for e in self.errors), np.int64, len(self.errors)))
+
     def absent_rows(self) -> I64:
         """Stored rows that the chunk's batch lacks, ascending, int64 [n]."""
-        errors = np.array([e.row for e in self.errors], np.int64)
-        if not self.dropped:
-            return np.sort(errors)
-        return np.sort(np.concatenate([errors, self.dropped_rows()]))
+        errors = self.error_rows()
+        return np.sort(np.concatenate([errors, self.dropped_rows()])) if self.dropped else errors
+
+    def present_rows(self) -> I64:
+        """Stored rows that the chunk's batch has, ascending, int64 [rows]."""
+        present = np.ones(self.stored_rows, np.bool_)
+        present[self.absent_rows()] = False
+        return np.flatnonzero(present)
 
 
 def pack_rows(rows: I64, stored_rows: int) -> Bits:

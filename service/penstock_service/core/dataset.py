@@ -13,6 +13,7 @@ from typing import Protocol, Self
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from penstock_proto.v1.splits import TRAIN
 from penstock_service.core.chunk import ChunkValue
@@ -158,6 +159,13 @@ class Manifest:
         """The chunks that one reading gives together with `chunk`: those cut from the same read unit."""
         first, end = self.read_together
         return range(int(first[chunk]), int(end[chunk]))
+
+    def chunks_of(self, path: str) -> list[int]:
+        """The chunks that hold rows of a shard; other small shards may lie in them too."""
+        shard = int(pc.index(self.shards["path"], path).as_py())
+        mine = np.flatnonzero(_numpy(self.slices, "shard") == shard)
+        found: list[int] = np.unique(_numpy(self.slices, "chunk")[mine]).tolist()
+        return found
 
     def slices_of(self, chunk: int) -> tuple[Slice, ...]:
         first, end = (int(x) for x in self.chunk_first_slice[chunk : chunk + 2])

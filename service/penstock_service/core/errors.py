@@ -11,15 +11,17 @@ ServiceError                    code, text, retryable
 ├── JournalConflict             a cursor's journal and that of its run have parted
 ├── DataError                   rows that cannot be parsed or do not fit the schema: a function of the bytes
 ├── SourceChanged               the files are not those of the dataset version
+│   └── SourceGone              a file is not there
 ├── SourceUnreadable            reading failed; says nothing about the bytes
 ├── ResourceExhausted
 ├── RanksDisagree               ranks of a job ask for different things: what differs, and between whom
 ├── Fenced                      another process has taken this rank over; final
 ├── Unavailable                 come again later
 └── Internal                    a bug of ours
+    └── WorkerKilled            workers died on one chunk, again and again
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from penstock_proto.v1 import codes
 
@@ -71,6 +73,12 @@ class SourceChanged(ServiceError):
     code = codes.SOURCE_CHANGED
 
 
+class SourceGone(SourceChanged):
+    """`shard` is the file's path in its dataset, where it is known."""
+
+    shard: str = ""
+
+
 class SourceUnreadable(ServiceError):
     code = codes.SOURCE_UNREADABLE
     retryable = True
@@ -105,3 +113,11 @@ class Unavailable(ServiceError):
 
 class Internal(ServiceError):
     code = codes.INTERNAL
+
+
+class WorkerKilled(Internal):
+    """Its bytes crash whatever makes it, or memory is short: another try would do the same."""
+
+
+CHUNK_FAULTS: Final = (DataError, SourceUnreadable, SourceGone, WorkerKilled)
+"""Why no row of a chunk can be had. Only a DataError is a function of the bytes, and replays by itself."""

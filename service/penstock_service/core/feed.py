@@ -49,6 +49,7 @@ class Bundle:
     last_rows: int | None = None  # where the last step differs
     last_units: int | None = None
     last_valid: int | None = None
+    substituted: tuple[int, ...] = ()  # rows that stand for bad ones, ascending
 
     @property
     def all_rows(self) -> int:
@@ -66,6 +67,8 @@ class EpochEnd:
     padded: int = 0
     repeated: int = 0
     unread: int = 0
+    skipped: int = 0  # bad rows left out, since the session began in this epoch
+    substituted: int = 0  # bad rows that another row stood for, likewise
 
 
 class Feed(Protocol):

@@ -34,7 +34,8 @@ class Entry:
     """What holds from `place` on, in all later epochs too.
 
     `what` of a mixture: {"weights": {source: integer}}; of quarantined and of unreadable rows:
-    {"rows": {source: [[first stored row, behind the last], ...]}, "reason": text}.
+    {"rows": {source: [[first stored row, behind the last], ...]}, "reason": text}. Rows that became unreadable in the
+    middle of a segment are left out of its tail too: "tail": [epoch, segment, first unit].
     """
 
     kind: Kind
@@ -54,7 +55,9 @@ class Entry:
             what = {"weights": {str(name): _number(w) for name, w in _object(data.get("weights")).items()}}
             return cls("mixture", place, what)
         rows = {str(name): _ranges(found) for name, found in _object(data.get("rows")).items()}
-        return cls(data["kind"], place, {"rows": rows, "reason": str(data.get("reason", ""))})
+        tail = data.get("tail")
+        tails = {} if tail is None else {"tail": [_number(tail[0]), _number(tail[1]), _number(tail[2])]}
+        return cls(data["kind"], place, {"rows": rows, "reason": str(data.get("reason", "")), **tails})
 
     def text(self) -> str:
         """One spelling, for hashing and for the disk."""

@@ -1,5 +1,6 @@
 """How long to wait before trying again: exponential back-off with full jitter. Pure: the caller does the waiting."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -10,6 +11,7 @@ class Retry:
     max_retries: int = 3
     base_seconds: float = 0.1
     cap_seconds: float = 5.0
+    deadline_seconds: float = math.inf  # after the first failure; no retry begins later
 
     def __post_init__(self) -> None:
         if self.max_retries < 0:
@@ -18,9 +20,15 @@ class Retry:
             raise ValueError(
                 f"base_seconds is {self.base_seconds} and cap_seconds {self.cap_seconds}; 0 < base <= cap is needed"
             )
+        if self.deadline_seconds <= 0:
+            raise ValueError(f"deadline_seconds is {self.deadline_seconds}; it must be more than 0")
 
-    def delay(self, attempt: int, draw: float) -> float | None:
-        """Seconds to wait after failed attempt number `attempt` (from 0), `draw` in [0, 1); None: give up."""
+    def delay(self, attempt: int, draw: float, elapsed: float = 0.0) -> float | None:
+        """Seconds to wait after failed attempt number `attempt` (from 0), `draw` in [0, 1); None: give up.
+
+        `elapsed`: seconds since the first attempt failed.
+        """
         if attempt >= self.max_retries:
             return None
-        return draw * min(self.cap_seconds, self.base_seconds * 2.0 ** min(attempt, 60))
+        delay = draw * min(self.cap_seconds, self.base_seconds * 2.0 ** min(attempt, 60))
+        return delay if elapsed + delay <= self.deadline_seconds else None

@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from penstock_service.core.chunk import ChunkInfo
+from penstock_service.core.chunk import ChunkInfo, no_rows
 from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.errors import DataError, ServiceError
 
 U32 = npt.NDArray[np.uint32]
 I64 = npt.NDArray[np.int64]
@@ -18,16 +19,54 @@ Progress = Callable[[int, int, str], None]
 """Called with (rows ready, rows wanted, what is being done) while rows are being made."""
 
 
-class BadUnit(NamedTuple):
-    """A unit of a segment that is a stored row which did not become a row."""
-
-    unit: int
-    where: str
-    reason: str
-    stored: int  # row in the chunk, as stored
+Fault = ChunkInfo | ServiceError
+"""What is wrong in a chunk: some of its rows are errors, or none of them can be had."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class BadUnits:
+    """Units that are stored rows which did not become rows. Arrays: a million of them cost three."""
+
+    unit: I64  # [bad], ascending
+    chunk: I64  # [bad], of the stream
+    stored: I64  # [bad], row of the chunk as stored
+    faults: Mapping[int, Fault]  # by chunk
+
+    def __len__(self) -> int:
+        return len(self.unit)
+
+    def take(self, which: I64) -> "BadUnits":
+        """Some of them, by their number here; ascending."""
+        chunk = self.chunk[which]
+        return BadUnits(
+            self.unit[which], chunk, self.stored[which], {c: self.faults[c] for c in np.unique(chunk).tolist()}
+        )
+
+    def of_chunks(self, chunks: I64) -> "BadUnits":
+        return self.take(np.flatnonzero(np.isin(self.chunk, chunks)))
+
+    def reasons(self) -> list[tuple[str, str]]:
+        """Where and why, of each. Makes Python objects: for few of them."""
+        by_chunk = {
+            c: {e.row: e for e in fault.errors}
+            for c in np.unique(self.chunk).tolist()
+            if isinstance(fault := self.faults[c], ChunkInfo)
+        }
+        found = []
+        for c, row in zip(self.chunk.tolist(), self.stored.tolist(), strict=True):
+            if c in by_chunk:
+                found.append((by_chunk[c][row].where, by_chunk[c][row].reason))
+            else:
+                found.append((f"row {row} of the chunk", str(self.faults[c])))
+        return found
+
+
+def no_units() -> BadUnits:
+    none = np.empty(0, np.int64)
+    return BadUnits(none, none, none, {})
+
+
+@dataclass(frozen=True, eq=False)
 class Segment:
     """Units in their order: 8 bytes each. Chunks are numbered over all sources of the stream."""
 
@@ -35,8 +74,17 @@ class Segment:
     chunk: U32  # [units]
     row: U32  # [units], of the chunk's batch; meaningless for bad units
     digest: int  # of the row ids, bad ones included, in order
-    bad: tuple[BadUnit, ...] = ()  # ascending by unit
+    bad: BadUnits = field(default_factory=no_units)
     absent: Mapping[int, I64] = field(default_factory=dict)  # by chunk: stored rows that its batch lacks, ascending
+    # What a policy on errors made of it:
+    left_out: I64 = field(default_factory=no_rows)  # bad units that are not among these, as numbered before; ascending
+    stand_ins: BadUnits = field(default_factory=no_units)  # units for which another row stands
+    kin: "dict[str, Segment]" = field(default_factory=dict, repr=False)  # what policies made of it, for all sessions
+
+    @property
+    def lost(self) -> list[int]:
+        """Chunks that cannot be had for reasons that are not in their bytes, ascending."""
+        return sorted(c for c, f in self.bad.faults.items() if not isinstance(f, (ChunkInfo, DataError)))
 
     @property
     def units(self) -> int:
@@ -44,7 +92,8 @@ class Segment:
 
     @property
     def nbytes(self) -> int:
-        return int(self.chunk.nbytes + self.row.nbytes)
+        own = int(self.chunk.nbytes + self.row.nbytes + 3 * self.bad.unit.nbytes + self.left_out.nbytes)
+        return own + sum(other.nbytes for other in self.kin.values())
 
 
 class Lease(Protocol):
@@ -83,6 +132,14 @@ class SourceChunks(NamedTuple):
     dataset: DatasetVersion
     first: int  # number in the stream of the source's chunk 0
     own: I64  # ordinals in the dataset
+
+
+class Cut(NamedTuple):
+    """Whole chunks of a source that are left out of one segment from a unit on: they were lost while it was read."""
+
+    source: int
+    ranges: Sequence[Sequence[int]]  # of stored rows: first, behind the last
+    unit: int
 
 
 class SegmentSource(Protocol):

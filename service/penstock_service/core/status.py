@@ -60,6 +60,17 @@ class StreamStatus:
 
 
 @dataclass(frozen=True)
+class PlaceStatus:
+    """A place that data is read from: a bucket, or a folder."""
+
+    place: str
+    state: Literal["closed", "open", "half-open"]
+    failures: int  # in a row
+    retry_in_seconds: float  # until it is tried again; 0 while it is not open
+    error: str  # the last one; empty while nothing has failed
+
+
+@dataclass(frozen=True)
 class Numbers:
     """Totals since start, for the metrics. Dictionaries are keyed by what the label says."""
 
@@ -77,6 +88,8 @@ class Numbers:
     wait_seconds: dict[str, float] = field(default_factory=dict)  # by what for: credit, rows
     errors: dict[str, int] = field(default_factory=dict)  # sent to clients, by code
     data_errors: int = 0  # stored rows that did not become rows
+    bad_rows: dict[str, int] = field(default_factory=dict)  # met by streams, by policy
+    places_open: int = 0  # whose circuit breaker is not closed
     chunks_made: int = 0
     chunk_hits: int = 0
     segments_built: int = 0

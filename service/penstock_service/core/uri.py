@@ -15,6 +15,12 @@ def scheme_of(text: str) -> str | None:
     return found[1].lower() if found else None
 
 
+def place_of(root: str) -> str:
+    """What fails as a whole: scheme and bucket of a URI, the folder itself where it is one of this machine."""
+    scheme = scheme_of(root)
+    return root if scheme is None else f"{scheme}://{root.partition('://')[2].partition('/')[0]}"
+
+
 def secrets_in(text: str) -> str | None:
     """What a URI holds that does not belong there, in words; None if nothing does. Never repeats it."""
     scheme = scheme_of(text)

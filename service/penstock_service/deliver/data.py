@@ -34,10 +34,18 @@ class DataService:
     """Serves `penstock.v1.Data`. `subscribe` turns an Open into an opening, or raises a ServiceError."""
 
     def __init__(
-        self, subscribe: Subscribe, limits: Limits, transports: Transports, max_sessions: int, server: str
+        self,
+        subscribe: Subscribe,
+        limits: Limits,
+        transports: Transports,
+        max_sessions: int,
+        server: str,
+        told: Callable[[ServiceError], object] | None = None,
     ) -> None:
+        """`told` hears of every error that a client was sent."""
         self.totals = Totals()
         self._subscribe = subscribe
+        self._told = told
         self._limits = limits
         self._transports = transports
         self._max_sessions = max_sessions
@@ -93,6 +101,8 @@ class DataService:
     async def _tell(self, context: Context, problem: ServiceError) -> None:
         self._count(problem)
         await context.write(messages.error(problem))
+        if self._told is not None:
+            self._told(problem)
 
     def _end(self, session: Session, problem: ServiceError) -> None:
         self._count(problem)

@@ -51,6 +51,7 @@ def bundle(made: Bundle, slot: int | None = None) -> bytes:
         ends_epoch=made.ends_epoch,
         rows_wait_us=int(made.rows_wait_seconds * 1e6),
         gather_us=int(made.gather_seconds * 1e6),
+        substituted=made.substituted,
         slot=slot,
     )
     return _bytes(pb.ServerMessage(bundle=message))
@@ -70,6 +71,8 @@ def epoch_end(end: EpochEnd) -> bytes:
         padded=end.padded,
         repeated_rows=end.repeated,
         unread=end.unread,
+        skipped_rows=end.skipped,
+        substituted_rows=end.substituted,
     )
     return _bytes(pb.ServerMessage(epoch_end=message))
 

@@ -3,21 +3,21 @@
 Filters and errors are masks applied here: they move no other row.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from penstock_service.core.chunk import ChunkInfo, RowError
+from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.errors import DataError
+from penstock_service.core.errors import ServiceError
 from penstock_service.core.hashing import U64, digest_ids
-from penstock_service.core.segment import BadUnit, Segment, SourceChunks
+from penstock_service.core.segment import BadUnits, Fault, Segment, SourceChunks
 from penstock_service.mix.pool import SOURCE_SHIFT
 
 I64 = npt.NDArray[np.int64]
 
-Infos = Mapping[int, ChunkInfo | DataError]
+Infos = Mapping[int, Fault]
 """By chunk of the stream: what is known of it, or why none of its rows can be had."""
 
 
@@ -49,42 +49,50 @@ class ChunkNumbers:
 
 def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> Segment:
     """The index of segment `number`: `ids`, their chunks and stored rows, all [units], in order."""
-    kept = _kept(chunk, stored_row, infos)
+    special = {c: info for c, info in infos.items() if isinstance(info, ServiceError) or info.errors or info.dropped}
+    if not special:
+        return Segment(number, chunk.astype(np.uint32), stored_row.astype(np.uint32), digest_ids(ids))
+    kept = _kept(chunk, stored_row, special)
     if kept is not None:
         ids, chunk, stored_row = ids[kept], chunk[kept], stored_row[kept]
     row = stored_row.astype(np.uint32)
-    bad: list[BadUnit] = []
+    bad: list[I64] = []
+    faults: dict[int, Fault] = {}
     absent: dict[int, I64] = {}
-    for c, info in infos.items():
-        if isinstance(info, DataError):
-            units = np.flatnonzero(chunk == c)
-            lost = [(int(u), int(stored_row[u])) for u in units[:1]]
-            bad.extend(BadUnit(unit, f"row {at} of the chunk", str(info), at) for unit, at in lost)
-        elif info.errors or info.dropped:
-            units = np.flatnonzero(chunk == c)
+    for c, units in _by_chunk(chunk, special):
+        info = special[c]
+        if isinstance(info, ServiceError):
+            hit = units  # not one of its rows can be had
+        else:
             stored = stored_row[units]
             absent[c] = info.absent_rows()
             row[units] = (stored - np.searchsorted(absent[c], stored, side="left")).astype(np.uint32)
-            bad.extend(_errors(units, stored, info))
-    return Segment(number, chunk.astype(np.uint32), row, digest_ids(ids), tuple(sorted(bad)), absent)
+            hit = units[np.isin(stored, info.error_rows())]
+        if len(hit):
+            bad.append(hit)
+            faults[c] = info
+    units = np.sort(np.concatenate(bad)) if bad else np.empty(0, np.int64)
+    found = BadUnits(units, chunk[units], stored_row[units], faults)
+    return Segment(number, chunk.astype(np.uint32), row, digest_ids(ids), found, absent)
+
+
+def _by_chunk(chunk: I64, wanted: Infos) -> Iterator[tuple[int, I64]]:
+    """Units of each chunk that is `wanted`, ascending; one sort, however many chunks they are."""
+    order = np.argsort(chunk, kind="stable")
+    chunks = np.fromiter(wanted, np.int64, len(wanted))
+    first, end = (np.searchsorted(chunk, chunks, side=side, sorter=order) for side in ("left", "right"))
+    for c, a, b in zip(chunks.tolist(), first.tolist(), end.tolist(), strict=True):
+        yield c, order[a:b]
 
 
 def _kept(chunk: I64, stored_row: I64, infos: Infos) -> npt.NDArray[np.bool_] | None:
     """Which units no filter left out; None: all of them."""
-    kept: npt.NDArray[np.bool_] | None = None
-    for c, info in infos.items():
-        if isinstance(info, ChunkInfo) and info.dropped:
-            if kept is None:
-                kept = np.ones(len(chunk), np.bool_)
-            units = np.flatnonzero(chunk == c)
-            gone = np.unpackbits(np.frombuffer(info.dropped, np.uint8), count=info.stored_rows).astype(np.bool_)
-            kept[units[gone[stored_row[units]]]] = False
+    dropping = {c: info for c, info in infos.items() if isinstance(info, ChunkInfo) and info.dropped}
+    if not dropping:
+        return None
+    kept = np.ones(len(chunk), np.bool_)
+    for c, units in _by_chunk(chunk, dropping):
+        info = dropping[c]
+        gone = np.unpackbits(np.frombuffer(info.dropped, np.uint8), count=info.stored_rows).astype(np.bool_)
+        kept[units[gone[stored_row[units]]]] = False
     return kept
-
-
-def _errors(units: I64, stored: I64, info: ChunkInfo) -> list[BadUnit]:
-    """The units that are errors."""
-    by_row: dict[int, RowError] = {e.row: e for e in info.errors}
-    hit = np.flatnonzero(np.isin(stored, np.fromiter(by_row, np.int64, len(by_row))))
-    found = [(int(units[i]), by_row[int(stored[i])]) for i in hit]
-    return [BadUnit(unit, error.where, error.reason, error.row) for unit, error in found]

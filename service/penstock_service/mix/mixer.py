@@ -3,19 +3,18 @@
 import asyncio
 import logging
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from penstock_service.core.channel import Counters
-from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.errors import DataError
+from penstock_service.core.errors import CHUNK_FAULTS
 from penstock_service.core.hashing import U64
 from penstock_service.core.journal import Place
-from penstock_service.core.segment import I64, ChunkSource, Progress, Segment, SourceChunks
+from penstock_service.core.segment import I64, ChunkSource, Fault, Progress, Segment, SourceChunks
 from penstock_service.mix.index import ChunkNumbers, build
 from penstock_service.mix.masks import Masks
 from penstock_service.mix.meter import Meter
@@ -58,6 +57,7 @@ class Mixer:
         self._units: OrderedDict[tuple[int, int], int] = OrderedDict()  # of segments, before any filter
         self._may_drop = any(source.chain is not None and source.chain.may_drop for source in sources)
         self._resting = False
+        self._asked: Counter[tuple[int, int]] = Counter()  # who waits now
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
 
     def sets(self, epoch: int) -> int:
@@ -79,17 +79,21 @@ class Mixer:
     async def segment(self, epoch: int, number: int, progress: Progress | None = None) -> Segment:
         """Segment `number` of `epoch`; built at most once at a time, whoever asks.
 
-        Raises:
-            SourceUnreadable: after its retries; the next call tries again.
+        What cannot be read after its retries is among its bad units. A segment made ahead of demand is then made
+        again when it is asked for: it may be readable now.
         """
         key = (epoch, number)
         self._resting = False
+        self._asked[key] += 1
         if progress is not None:
             self._watchers.setdefault(key, []).append(progress)
         try:
             # Shielded: a session that goes away must not take the segment from the others.
             return await asyncio.shield(self._start(key))
         finally:
+            self._asked[key] -= 1
+            if not self._asked[key]:
+                del self._asked[key]
             if progress is not None:
                 watching = self._watchers[key]
                 watching.remove(progress)
@@ -119,9 +123,11 @@ class Mixer:
             self._units.popitem(last=False)
 
     def ready(self, epoch: int, number: int) -> bool:
-        """Is the segment there without waiting?"""
+        """Is the segment there, and nothing of it lost, without waiting?"""
         task = self._segments.get((epoch, number))
-        return task is not None and task.done() and not task.cancelled() and task.exception() is None
+        if task is None or not task.done() or task.cancelled() or task.exception() is not None:
+            return False
+        return not task.result().lost
 
     def look_ahead(self, epoch: int, number: int) -> None:
         """Begin to build what follows segment `number`, across the end of the epoch, if nobody has.
@@ -171,8 +177,8 @@ class Mixer:
         return task
 
     def _ended(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
-        """A failure goes to those who wait now; it is not remembered."""
-        failed = task.cancelled() or task.exception() is not None
+        """A failure goes to those who wait now; it is not remembered. Nor is one in part, if nobody waits."""
+        failed = task.cancelled() or task.exception() is not None or (not self._asked[key] and bool(task.result().lost))
         if (failed or self._resting) and self._segments.get(key) is task:
             del self._segments[key]
         if self._resting:
@@ -197,7 +203,7 @@ class Mixer:
         self._count((epoch, number), len(ids))
         wanted = np.flatnonzero(units)
         mixed = time.perf_counter() - started
-        infos: dict[int, ChunkInfo | DataError] = {}
+        infos: dict[int, Fault] = {}
         per_source = self._numbers.by_source(wanted)
         for part in per_source:
             self._chunks.prefetch(part.dataset, part.own.tolist())
@@ -236,14 +242,15 @@ class Mixer:
             *(epoch, number, "; ".join(parts), f"; and rows of {rest} more datasets" if rest else "", seconds),
         )
 
-    async def _infos(self, dataset: DatasetVersion, chunks: list[int]) -> Sequence[ChunkInfo | DataError]:
+    async def _infos(self, dataset: DatasetVersion, chunks: list[int]) -> Sequence[Fault]:
+        """What is known of each chunk, or why none of its rows can be had: they fail where they would have come."""
         try:
             return await self._chunks.infos(dataset, chunks)
-        except DataError:
-            found: list[ChunkInfo | DataError] = []
-            for chunk in chunks:
-                try:
-                    found.extend(await self._chunks.infos(dataset, [chunk]))
-                except DataError as error:  # a whole chunk is bad: its rows fail where they would have come
-                    found.append(error)
-            return found
+        except CHUNK_FAULTS:
+            return await asyncio.gather(*(self._info(dataset, chunk) for chunk in chunks))
+
+    async def _info(self, dataset: DatasetVersion, chunk: int) -> Fault:
+        try:
+            return (await self._chunks.infos(dataset, [chunk]))[0]
+        except CHUNK_FAULTS as fault:
+            return fault

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.errors import DataError, InvalidRequest, JournalConflict
+from penstock_service.core.errors import CHUNK_FAULTS, InvalidRequest, JournalConflict
 from penstock_service.core.hashing import short_hash
 from penstock_service.core.journal import Entry, Journal, mixtures
 from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Until, resolve
@@ -253,7 +253,7 @@ async def _row_bytes(sources: Sequence[DatasetVersion], chunks: ChunkSource) -> 
         try:
             infos = await chunks.infos(source, fixed)
             rows, size = sum(i.rows for i in infos), sum(i.bytes for i in infos)
-        except DataError:  # raised where its rows would come; the manifest's estimate is as fixed as the bytes are
+        except CHUNK_FAULTS:  # raised where its rows would come; the manifest's estimate is as fixed as the bytes are
             rows, size = source.manifest.rows, int(np.sum(source.manifest.chunk_bytes))
         total += source.manifest.rows * (size / max(1, rows))
     return total / max(1, sum(s.manifest.rows for s in sources))

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 import pyarrow as pa
 from pyarrow import fs
 
-from penstock_service.core.errors import DataError, SourceChanged, SourceUnreadable
+from penstock_service.core.errors import DataError, SourceGone, SourceUnreadable
 
 
 class FileState(NamedTuple):
@@ -104,7 +104,7 @@ def storage_errors(where: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise SourceChanged(f"{where} is gone. Put it back, or register the dataset again without it.") from error
+        raise SourceGone(f"{where} is gone. Put it back, or register the dataset again without it.") from error
     except PermissionError as error:
         raise SourceUnreadable(f"{where} may not be read by this user: check its permissions.") from error
     except OSError as error:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from penstock_service.core.chunk import ChunkValue
 from penstock_service.core.dataset import ReadTask, Slice
-from penstock_service.core.errors import SourceChanged
+from penstock_service.core.errors import SourceGone
 from penstock_service.source.conform import join_values
 from penstock_service.source.digest import check_same
 from penstock_service.source.format import ShardFile
@@ -80,14 +80,18 @@ def _slice_values(place: Place, slices: list[Slice], schema: pa.Schema) -> Itera
 
 
 def _shard_values(place: Place, slices: list[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:
-    file = shard_file(place, slices[0].path)
-    check_same(file, slices[0].fingerprint)
-    yield from format_named(slices[0].format).read(file, slices, schema)
+    try:
+        file = shard_file(place, slices[0].path)
+        check_same(file, slices[0].fingerprint)
+        yield from format_named(slices[0].format).read(file, slices, schema)
+    except SourceGone as gone:
+        gone.shard = slices[0].path  # all its chunks are gone with it, not only those of this task
+        raise
 
 
 def shard_file(place: Place, path: str) -> ShardFile:
-    """A shard as it is now. Raises SourceChanged where there is none."""
+    """A shard as it is now. Raises SourceGone where there is none."""
     state = place.state(path)
     if state is None:
-        raise SourceChanged(f"{place.full(path)} is gone. Put it back, or register the dataset again without it.")
+        raise SourceGone(f"{place.full(path)} is gone. Put it back, or register the dataset again without it.")
     return ShardFile(place, path, state)

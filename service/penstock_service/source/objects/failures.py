@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from penstock_service.core.errors import ServiceError, SourceChanged, SourceUnreadable
+from penstock_service.core.errors import ServiceError, SourceGone, SourceUnreadable
 from penstock_service.core.retry import Retry
 from penstock_service.source.place import reason_of
 
@@ -35,7 +35,7 @@ def failure(where: str, error: OSError, tries: int = 1) -> ServiceError:
     """The error as the user should see it."""
     reason = _REQUEST_ID.sub("", reason_of(error))
     if isinstance(error, FileNotFoundError):
-        return SourceChanged(f"{where} is gone. Put it back, or register the dataset again without it.")
+        return SourceGone(f"{where} is gone. Put it back, or register the dataset again without it.")
     if _NO_BUCKET.search(reason):
         return SourceUnreadable(f"{where}: there is no such bucket. Check its name, and the endpoint and region.")
     if _DENIED.search(reason):
