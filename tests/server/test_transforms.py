@@ -104,7 +104,7 @@ def test_filters_that_leave_nothing_say_so(serve: Serve, tmp_path: Path) -> None
     server = serve(datafiles.parquet(tmp_path / "rows", 1, 100))
     with penstock.connect(server.target) as client:
         stream = client.stream("rows", batch_size=20, output="numpy", rows=[{"filter": "id < 0"}])
-        with pytest.raises(penstock.InvalidRequest, match="filters leave all of them out"):
+        with pytest.raises(penstock.InvalidRequest, match="all of them are left out by filters"):
             stream.get_batch()
 
 

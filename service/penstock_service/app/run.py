@@ -71,6 +71,10 @@ class Run:
             await self._opened.wait()
 
 
+def _nowhere(epoch: int, segment: int, rows: int) -> tuple[int, bool]:
+    return 0, False
+
+
 class RunSegments:
     """The segments of a run for one session: those of the run's order as its journal has it now.
 
@@ -96,13 +100,17 @@ class RunSegments:
         self.resumed = resumed  # until it holds that segment
         self.next = at  # no row from here on was given to this session
         self.under = base.under(run.journal)  # the stream that `mixer` mixes
-        self.reaches: Reaches = lambda epoch, segment, rows: (0, False)  # of the feed
+        self.reaches: Reaches = _nowhere  # of the feed
         self.global_batch = 1
         self.losing: Callable[[Place, Segment], Awaitable[None]] | None = (
             None  # what is done about chunks that are lost
         )
         self._told = run.journal
         self._listener: Callable[[], None] | None = None
+
+    def let_go(self) -> None:
+        """The session has ended. Feed and session are let go of at once: they hold memory, and hold this in turn."""
+        self.reaches, self.losing, self._listener = _nowhere, None, None
 
     # -- the order ----------------------------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ class Runs:
         """May be called twice."""
         if reader in reader.run.readers:
             reader.run.readers.remove(reader)
+            reader.let_go()
             self._mixers.leave(reader.under)
             self._release(reader.run)
 
