@@ -15,20 +15,12 @@ from typing import Any, Final
 import pyarrow as pa
 
 from penstock.cutting import Cutter, Cutting, Step
-from penstock.errors import (
-    Fenced,
-    InvalidRequest,
-    PenstockError,
-    RanksDisagree,
-    ServerDraining,
-    ServerError,
-    ServerUnavailable,
-)
+from penstock.errors import InvalidRequest, ServerError
 from penstock.identity import Identity, client_name
-from penstock.link import Link, nobody_there
+from penstock.link import Link
 from penstock.profile import Clock
 from penstock.receiver import Item, Received, Receiver
-from penstock.retry import Backoff
+from penstock.standing import Standing
 from penstock.subscription import Delivery, Order, Share
 from penstock.tensors.copies import page_aligned
 from penstock_proto.v1 import PROTOCOL
@@ -37,7 +29,6 @@ from penstock_proto.v1.credit import Window
 from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import Skips, skipped_from
 
-CONNECT_TIMEOUT: Final = 10.0
 _TELL_EVERY: Final = 5.0  # seconds between log lines while waiting for rows
 
 _log = logging.getLogger("penstock")
@@ -65,12 +56,7 @@ class Puller:
         self._bundle: Cutting | None = None
         self._window = Window(delivery.prefetch, delivery.prefetch_bytes)
         self._owed: tuple[int, int] | None = None  # credits of the step that the user still works on
-        self._backoff: Backoff | None = None
-        self._connected_once = False
-        self._start: str | None = None  # where the first step was taken, for the server to compare; None: none yet
-        self._agreed = False  # a session was opened from there
-        self._let_in = -1  # the process in which a session was opened
-        self._fenced: Fenced | None = None
+        self._standing = Standing(link, who, clock, delivery.reconnect_timeout)
         self._told = 0.0  # when the log last said what we wait for
         self.closed = False
         self._due = 0.0  # when the next step may be handed out, where that is paced
@@ -221,14 +207,12 @@ class Puller:
     def _begin(self) -> None:
         """What every step needs: that nobody fenced us, and that the server knows where we began."""
         if self._receiver is not None and self._receiver.fenced is not None:
-            self._fenced = self._receiver.fenced
-        if self._fenced is not None:
+            self._standing.fence(self._receiver.fenced)
             self._drop_receiver()
-            raise Fenced(str(self._fenced))
-        if self._start is None:
-            self._start = self._who.begin(self._epoch, self.cursor())
-            if self._receiver is not None and self._pid == os.getpid():
-                self._receiver.started(self._start)
+        self._standing.check()
+        start = self._standing.begin(self._epoch, self.cursor())
+        if start is not None and self._receiver is not None and self._pid == os.getpid():
+            self._receiver.started(start)
 
     def _in_hand(self) -> Cutting | None:
         """The bundle being cut, if it has a step left."""
@@ -257,7 +241,8 @@ class Puller:
             elif isinstance(item, pb.Filling):
                 self._tell_filling(item)
             else:
-                self._failed(item)
+                self._drop_receiver()
+                self._standing.failed(item)
         except BaseException:
             self._drop_receiver()
             raise
@@ -284,8 +269,7 @@ class Puller:
     def _connect(self) -> None:
         if self.closed:
             raise InvalidRequest("this stream is closed; open another one with client.stream(...)")
-        if self._fenced is not None:
-            raise Fenced(str(self._fenced))
+        self._standing.check()
         message = self.open_message(self.cursor())
         self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
         self._owed = None
@@ -305,8 +289,8 @@ class Puller:
             job=self._who.job,
             name=self._who.name,
             token=self._who.token,
-            start=self._start or "",
-            reopened=self._let_in == os.getpid(),
+            start=self._standing.start or "",
+            reopened=self._standing.let_in,
             transports=["grpc"] if self._delivery.transport == "grpc" else ["shm", "grpc"],
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
             client=client_name(),
@@ -325,57 +309,27 @@ class Puller:
                 "begin a new stream"
             )
         self.opened = opened
-        self._let_in = os.getpid()
-        self._agreed = self._start is not None
         self._cursor = Cursor.from_json(opened.cursor)
         self._run, self.branch, self._heard = self._cursor.run, False, None
         self.clock.transport, self.clock.transport_reason = opened.transport, opened.transport_reason
-        if not self._connected_once or self._force:
+        if not self._standing.connected or self._force:
             for note in opened.notes:
                 _log.warning("%s", note)
             _log.info(
                 "connected to %s (%s) over %s (%s): plan %s",
                 *(self._link.target, opened.server, opened.transport, opened.transport_reason, opened.plan),
             )
-        self._connected_once, self._force = True, False
+        self._standing.opened()
+        self._force = False
 
     def _tell_filling(self, filling: pb.Filling) -> None:
         if filling.rows > (self.filling.rows if self.filling is not None else 0):
-            self._backoff = None  # the server is getting on
+            self._standing.getting_on()
         self.filling = filling
         now = self._link.now()
         if now - self._told > _TELL_EVERY:
             self._told = now
             _log.info("waiting for the server: %s (%d of %d rows ready)", filling.stage, filling.rows, filling.of)
-
-    def _failed(self, error: PenstockError) -> None:
-        """The stream broke. Permanent errors are raised; else wait a little, then the next receive reconnects."""
-        self._drop_receiver()
-        if isinstance(error, Fenced):
-            self._fenced = error
-        if not error.retryable:
-            raise error
-        disagree = isinstance(error, RanksDisagree)
-        if disagree:
-            self._let_in = -1  # judged anew
-        if self._backoff is None:
-            brief = disagree or not self._connected_once
-            limit = CONNECT_TIMEOUT if brief else self._delivery.reconnect_timeout
-            limit, link = min(limit, self._delivery.reconnect_timeout), self._link
-            self._backoff = Backoff(limit, now=link.now, sleep=link.sleep, uniform=link.uniform)
-            if disagree:
-                _log.warning("%s; trying again for %.0f s", error, self._backoff.deadline)
-            elif self._connected_once:
-                self.clock.reconnects += 1
-                _log.warning("lost the stream, reconnecting: %s", error)
-        if not self._backoff.pause(error.retry_after if isinstance(error, ServerDraining) else 0.0):
-            backoff, self._backoff = self._backoff, None
-            if disagree and not self._agreed:
-                self._start = None  # another state may be loaded now
-                self._who.forget_begin()
-            if not self._connected_once and isinstance(error, ServerUnavailable):
-                raise nobody_there(self._link.target, str(error))
-            raise type(error)(f"{error}; gave up after {backoff.attempts} attempts in {backoff.seconds:.0f} s")
 
     # -- bundles ------------------------------------------------------------------------------------------------
 
@@ -383,7 +337,8 @@ class Puller:
         if self._cursor is None or self._cutter is None:
             raise ServerError(f"{self._link.target} sent a bundle before Opened: a bug in the server")
         self._bundle = self._cutter.open(item, self._cursor)
-        self._backoff = self.filling = None
+        self._standing.getting_on()
+        self.filling = None
         header = item.header
         self.clock.bundle(waited, header.rows_wait_us / 1e6, header.gather_us / 1e6, header.body_bytes)
 
@@ -395,7 +350,8 @@ class Puller:
                 f"the server ended epoch {end.epoch} after {end.steps} steps, but this side is at "
                 f"{'no step yet' if cursor is None else f'step {cursor.step} of epoch {cursor.epoch}'}: a bug"
             )
-        self._backoff, self._left_at_end = None, False
+        self._standing.getting_on()
+        self._left_at_end = False
         self._cursor = cursor.next_epoch()
         self.clock.epoch(end)
         if end.skipped_rows or end.substituted_rows:

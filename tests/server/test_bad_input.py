@@ -193,7 +193,7 @@ def test_a_file_that_changed_since_it_was_registered_is_refused(line: Running, t
 
 
 def test_no_server_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.puller.CONNECT_TIMEOUT", 0.5)
+    monkeypatch.setattr("penstock.standing.CONNECT_TIMEOUT", 0.5)
     with penstock.connect("127.0.0.1:9") as client:
         with pytest.raises(penstock.ServerUnavailable, match=r"penstock serve PATH --grpc 127\.0\.0\.1:9"):
             first_batch(client)
