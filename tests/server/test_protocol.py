@@ -136,3 +136,21 @@ def test_draining_is_said_in_band_and_readiness_ends(serve: Serve, tmp_path: Pat
         assert kinds[-1] == "draining"
         server.process.wait(20)
     assert server.stop() == 0
+
+
+def test_a_second_open_is_refused_between_two_bundles_and_not_within_one(wire: grpc.Channel) -> None:
+    talk = Talk(wire, steps=2000, size=64 << 20)
+    talk.next("opened")
+    talk.say(pb.ClientMessage(open=pb.Open(protocol=PROTOCOL)))
+    to_come = 0
+    for message in talk.answers:
+        kind = message.WhichOneof("kind")
+        if kind == "frame":
+            to_come -= len(message.frame.data)
+            continue
+        assert to_come == 0, f"{kind} within a bundle"
+        if kind == "bundle":
+            to_come = message.bundle.body_bytes
+        elif kind == "error":
+            break
+    assert "a second Open on one stream" in message.error.message

@@ -227,25 +227,31 @@ class DataService:
             self._sessions[old].must_go.set()
 
     async def _hear(self, session: Session, context: Context) -> None:
-        """Take what the client says until it closes."""
-        while (message := await _read(context)) is not None:
-            kind = message.WhichOneof("kind")
-            if kind == "credit":
-                session.credit(message.credit.steps, message.credit.bytes, message.credit.slots)
-                _note_position(session, message.credit)
-            elif kind == "heartbeat":
-                _note_position(session, message.heartbeat)
-            elif kind == "started":
-                try:
-                    session.started(message.started.start)
-                except ServiceError as problem:
-                    self._end(session, problem)
-            elif kind == "proof":
-                session.proof(message.proof.nonce, message.proof.reason)
-            elif kind == "close":
-                return
-            elif kind == "open":
-                raise InvalidRequest("a second Open on one stream: open another stream")
+        """Take what the client says until it closes. What is wrong with it is told between two bundles, not within."""
+        while True:
+            try:
+                message = await _read(context)
+                if message is None or not _take(session, message):
+                    return
+            except ServiceError as problem:
+                self._end(session, problem)
+
+
+def _take(session: Session, message: pb.ClientMessage) -> bool:
+    """False: the client has closed. Raises a ServiceError where what it says is wrong."""
+    kind = message.WhichOneof("kind")
+    if kind == "credit":
+        session.credit(message.credit.steps, message.credit.bytes, message.credit.slots)
+        _note_position(session, message.credit)
+    elif kind == "heartbeat":
+        _note_position(session, message.heartbeat)
+    elif kind == "started":
+        session.started(message.started.start)
+    elif kind == "proof":
+        session.proof(message.proof.nonce, message.proof.reason)
+    elif kind == "open":
+        raise InvalidRequest("a second Open on one stream: open another stream")
+    return bool(kind != "close")
 
 
 async def _read(context: Context) -> pb.ClientMessage | None:

@@ -1,0 +1,93 @@
+"""How one rank stands with the server: where it began, if it was let in, who fenced it, how long it is tried again."""
+
+import logging
+import os
+from typing import Final
+
+from penstock.errors import Fenced, PenstockError, RanksDisagree, ServerDraining, ServerUnavailable
+from penstock.identity import Identity
+from penstock.link import Link, nobody_there
+from penstock.profile import Clock
+from penstock.retry import Backoff
+from penstock_proto.v1.cursor import Cursor
+
+CONNECT_TIMEOUT: Final = 10.0
+
+_log = logging.getLogger("penstock")
+
+
+class Standing:
+    """Outlives the connections of a stream."""
+
+    def __init__(self, link: Link, who: Identity, clock: Clock, reconnect_timeout: float) -> None:
+        self.connected = False  # some time, perhaps not now
+        self.start: str | None = None  # where the first step was taken, for the server to compare; None: none yet
+        self._link, self._who, self._clock = link, who, clock
+        self._timeout = reconnect_timeout
+        self._backoff: Backoff | None = None
+        self._agreed = False  # a session was opened from `start`
+        self._let_in = -1  # the process in which a session was opened
+        self._fenced: Fenced | None = None
+
+    @property
+    def let_in(self) -> bool:
+        """Was a session opened in this process before?"""
+        return self._let_in == os.getpid()
+
+    def check(self) -> None:
+        """Raises Fenced once another process has taken the rank over."""
+        if self._fenced is not None:
+            raise Fenced(str(self._fenced))
+
+    def fence(self, fenced: Fenced) -> None:
+        self._fenced = fenced
+
+    def begin(self, epoch: int, cursor: Cursor | None) -> str | None:
+        """A step is taken here. What is to be told of it, if it is the first."""
+        if self.start is not None:
+            return None
+        self.start = self._who.begin(epoch, cursor)
+        return self.start
+
+    def opened(self) -> None:
+        self._let_in = os.getpid()
+        self._agreed = self.start is not None
+        self.connected = True
+
+    def getting_on(self) -> None:
+        """The server is at it: a failure that comes now is a new one."""
+        self._backoff = None
+
+    def failed(self, error: PenstockError) -> None:
+        """The stream broke. Permanent errors are raised, also those that stay; else waits a little: connect again."""
+        if isinstance(error, Fenced):
+            self.fence(error)
+        if not error.retryable:
+            raise error
+        disagree = isinstance(error, RanksDisagree)
+        if disagree:
+            self._let_in = -1  # judged anew
+        if self._backoff is None:
+            self._backoff = self._first_failure(error, disagree)
+        if not self._backoff.pause(error.retry_after if isinstance(error, ServerDraining) else 0.0):
+            raise self._given_up(self._backoff, error, disagree)
+
+    def _first_failure(self, error: PenstockError, disagree: bool) -> Backoff:
+        brief = disagree or not self.connected
+        limit, link = min(CONNECT_TIMEOUT if brief else self._timeout, self._timeout), self._link
+        backoff = Backoff(limit, now=link.now, sleep=link.sleep, uniform=link.uniform)
+        if disagree:
+            _log.warning("%s; trying again for %.0f s", error, backoff.deadline)
+        elif self.connected:
+            self._clock.reconnects += 1
+            _log.warning("lost the stream, reconnecting: %s", error)
+        return backoff
+
+    def _given_up(self, backoff: Backoff, error: PenstockError, disagree: bool) -> PenstockError:
+        self._backoff = None
+        if disagree and not self._agreed:
+            self.start = None  # another state may be loaded now
+            self._who.forget_begin()
+        if not self.connected and isinstance(error, ServerUnavailable):
+            return nobody_there(self._link.target, str(error))
+        return type(error)(f"{error}; gave up after {backoff.attempts} attempts in {backoff.seconds:.0f} s")
