@@ -129,8 +129,9 @@ def _scan_all(
         return []
     watch = Watch(found.bytes, len(found.files), progress)
     pool = ThreadPoolExecutor(min(threads, len(found.files)), thread_name_prefix="scan")
+    schemas: dict[bytes, pa.Schema] = {}
     try:
-        futures = [pool.submit(_scan_one, place, file, limits, watch) for file in found.files]
+        futures = [pool.submit(_scan_one, place, file, limits, watch, schemas) for file in found.files]
         wait(futures, return_when=FIRST_EXCEPTION)
         _raise_first(futures)
         return [future.result() for future in futures]
@@ -147,14 +148,20 @@ def _raise_first(futures: list[Future[ShardScan]]) -> None:
                 raise error
 
 
-def _scan_one(place: Place, found: FoundFile, limits: ChunkLimits, watch: Watch) -> ShardScan:
+def _scan_one(
+    place: Place, found: FoundFile, limits: ChunkLimits, watch: Watch, schemas: dict[bytes, pa.Schema]
+) -> ShardScan:
+    """`schemas`: those found so far, by their bytes: a hundred thousand files have few, and hold each of them once."""
     file = ShardFile(place, found.path, found.state)
     of_shard = ShardWatch(watch, found.state.size)
     result = _format(found.path).scan(file, limits, of_shard)
     if place.state(found.path) != found.state:
         raise SourceChanged(f"{file.full} was changed while it was scanned: register when writing has ended")
     of_shard.finish()
-    return result
+    if result.schema is None:
+        return result
+    shared = schemas.setdefault(result.schema.serialize().to_pybytes(), result.schema)
+    return replace(result, schema=shared)
 
 
 def _format(path: str) -> Format:
