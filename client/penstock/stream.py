@@ -172,7 +172,7 @@ class Stream(Inspection):
         """The rest of the epoch, from where the last iterator was left."""
         self._refuse_in_worker()
         self._end_live()
-        self._loaded = False
+        self._loaded = self._again = False
         return self._begin()
 
     def get_iterator(self) -> Iterator[Any]:
@@ -204,7 +204,7 @@ class Stream(Inspection):
         """
         self._refuse_in_worker()
         self._end_live()
-        self._loaded = False
+        self._loaded = self._again = False
         if n is not None and n < 1:
             raise InvalidRequest(f"n={n}: must be at least 1")
         self._puller.resize(self._share.global_batch if n is None else n * self.world_size)

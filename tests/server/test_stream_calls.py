@@ -203,3 +203,11 @@ def test_the_pool_says_its_size_and_takes_a_refill_in_rows(server: Running, clie
     assert "chunk set 0 enters the pool: 1 rows of rows from 000" in log
     with client.stream("rows", batch_size=10, output="numpy", pool_bytes=5000) as stream:
         assert stream.plan["pool_rows"] < 1000
+
+
+def test_a_batch_taken_after_set_epoch_is_not_forgotten_without_a_word(client: penstock.Client) -> None:
+    with client.stream("rows", batch_size=100, output="numpy") as stream:
+        stream.set_epoch(0)
+        stream.get_batch()
+        with pytest.warns(UserWarning, match="left at step 1"):
+            assert len(list(stream)) == 10
