@@ -30,7 +30,6 @@ from penstock_service.core.errors import InvalidRequest, JournalConflict, Source
 from penstock_service.core.feed import EpochEnd
 from penstock_service.core.journal import Journal, Place
 from penstock_service.core.plan import PlanConstants, Until
-from penstock_service.core.run import Began
 from penstock_service.mix.stream import Stream
 from tests.laws.test_feeds import SCHEMA, InMemory, dataset
 
@@ -116,27 +115,49 @@ def streams(draw: st.DrawFn) -> Stream:
     return Stream(sources, tuple(weights), draw(st.integers(0, 2**64 - 1)), True, plan, until, None)
 
 
-async def change(server: Server, readers: list[Reader], data: st.DataObject) -> Began | None:
-    run = readers[0].segments.run.id
-    sources = server.stream.sources
-    least = 1 if server.stream.until == "all" else 0
-    kind = data.draw(st.sampled_from(["mixture", "mixture", "quarantine", "unreadable"]))
-    if kind == "mixture":
-        weights = data.draw(st.lists(st.integers(least, 6), min_size=len(sources), max_size=len(sources)).filter(any))
-        return await server.runs.set_mixture(run, {s.name: w for s, w in zip(sources, weights, strict=True)})
-    number = data.draw(st.integers(0, len(sources) - 1))
-    source = sources[number]
-    if kind == "quarantine":
-        row = data.draw(st.integers(0, source.manifest.rows - 1))
-        return await server.runs.quarantine(run, source.name, [row])
-    reader = data.draw(st.sampled_from(readers))
+@dataclass(frozen=True)
+class Change:
+    """What one change asks for. How far readers are ahead is a matter of time, so all is drawn before they begin."""
+
+    kind: str
+    weights: list[int]
+    source: int
+    row: int
+    reader: int
+    chunk: int
+
+
+@st.composite
+def changes(draw: st.DrawFn, stream: Stream, world: int) -> Change:
+    least, sources = 1 if stream.until == "all" else 0, len(stream.sources)
+    source = draw(st.integers(0, sources - 1))
+    manifest = stream.sources[source].manifest
+    return Change(
+        draw(st.sampled_from(["mixture", "mixture", "quarantine", "unreadable"])),
+        draw(st.lists(st.integers(least, 6), min_size=sources, max_size=sources).filter(any)),
+        source,
+        draw(st.integers(0, manifest.rows - 1)),
+        draw(st.integers(0, world - 1)),
+        draw(st.integers(0, manifest.chunks - 1)),
+    )
+
+
+async def apply(server: Server, readers: list[Reader], change: Change) -> None:
+    run, sources = readers[0].segments.run.id, server.stream.sources
+    source = sources[change.source]
+    if change.kind == "mixture":
+        await server.runs.set_mixture(run, {s.name: w for s, w in zip(sources, change.weights, strict=True)})
+        return
+    if change.kind == "quarantine":
+        await server.runs.quarantine(run, source.name, [change.row])
+        return
+    reader = readers[change.reader]
     place = reader.segments.run.foremost.next
     if place.segment >= reader.segments.segments(place.epoch):
         place = Place(place.epoch + 1, 0)
-    chunk = data.draw(st.integers(0, source.manifest.chunks - 1))
-    await server.runs.unreadable(reader.segments, number, [chunk], "torn", place)
-    assert reader.segments.hidden(place, number, [tuple(source.manifest.chunk_start[chunk : chunk + 2].tolist())])
-    return None
+    await server.runs.unreadable(reader.segments, change.source, [change.chunk], "torn", place)
+    chunk = tuple(source.manifest.chunk_start[change.chunk : change.chunk + 2].tolist())
+    assert reader.segments.hidden(place, change.source, [chunk])
 
 
 async def empty(work: Callable[[], Any]) -> bool:
@@ -190,13 +211,17 @@ async def resume_anywhere(server: Server, lost: Path, who: Reader, cut: int) -> 
 @settings(deadline=None, max_examples=30)
 @given(streams(), st.integers(1, 2), st.data())
 def test_replay_equals_live(stream: Stream, world: int, data: st.DataObject) -> None:
+    reads = st.lists(st.integers(0, 5), min_size=world, max_size=world)
+    script = data.draw(st.lists(st.tuples(reads, changes(stream, world)), min_size=1, max_size=4))
+    one, part = data.draw(st.integers(0, world - 1)), data.draw(st.floats(0, 1, exclude_max=True))
+
     async def check(server: Server, lost: Path) -> None:
         readers = [await server.open(rank, world) for rank in range(world)]
-        for _ in range(data.draw(st.integers(1, 4))):
-            for reader in readers:
-                if await empty(partial(reader.read, data.draw(st.integers(0, 5)))):
+        for steps, change in script:
+            for reader, n in zip(readers, steps, strict=True):
+                if await empty(partial(reader.read, n)):
                     return
-            await change(server, readers, data)
+            await apply(server, readers, change)
         most = max(len(reader.steps) for reader in readers)
         for reader in readers:
             while len(reader.steps) < most + 3:
@@ -204,8 +229,8 @@ def test_replay_equals_live(stream: Stream, world: int, data: st.DataObject) -> 
                     return
         again = await replayed(server, readers)
         # Any cursor of any rank gives the same tail: here, and where the state folder was lost.
-        who = data.draw(st.sampled_from(readers))
-        cut = data.draw(st.integers(0, len(who.cursors) - 1))
+        who = readers[one]
+        cut = int(part * len(who.cursors))
         for reader in (*readers, again):
             server.runs.leave(reader.segments)
         server.close()
