@@ -227,6 +227,7 @@ def test_a_stored_chunk_that_was_replaced_is_seen(running: Running, root: Path, 
         toy = dataset(root, [1])
         async with running(makers.make_with_clock) as chunks:
             await chunks.info(toy, 0)
+            await asyncio.to_thread(chunks._store.flush)
             [path] = (tmp_path / "store").iterdir()
             kept = path.read_bytes()
         path.unlink()

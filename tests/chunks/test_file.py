@@ -15,12 +15,13 @@ VALUE = value((Slice("s7", "toy", "f7", 0, 0, 0, 10, 0, 0),))
 
 def write_to(folder: Path, made: ChunkValue = VALUE, key: str = "k") -> Path:
     sealed = seal(key, made)
-    write(sealed, Place(key, str(folder / "t.tmp"), str(folder / f"{key}.arrow"), sealed.size, durable=True))
-    return folder / f"{key}.arrow"
+    place = Place(key, str(folder / "t.tmp"), str(folder / f"{key}.arrow"), sealed.size, durable=True)
+    write(sealed, place)
+    return Path(place.temp).replace(place.final)
 
 
 def test_a_file_alone_gives_rows_and_info(tmp_path: Path) -> None:
-    info, rows, size = open_file(write_to(tmp_path), "k")
+    info, rows, size, _ = open_file(write_to(tmp_path), "k")
     assert rows.equals(VALUE.rows)
     assert rows.schema.equals(SCHEMA, check_metadata=True)
     assert info == seal("k", VALUE).info
@@ -43,7 +44,7 @@ def test_rows_are_mapped_and_no_descriptor_stays_open(tmp_path: Path) -> None:
 
 def test_a_chunk_without_rows(tmp_path: Path) -> None:
     empty = ChunkValue(0, SCHEMA.empty_table().to_batches()[0] if SCHEMA.empty_table().to_batches() else _empty())
-    info, rows, _ = open_file(write_to(tmp_path, empty), "k")
+    info, rows, *_ = open_file(write_to(tmp_path, empty), "k")
     assert (info.stored_rows, rows.num_rows) == (0, 0)
 
 
@@ -83,5 +84,5 @@ def test_an_arrow_file_of_somebody_else_is_no_chunk(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     sealed = seal("k", VALUE)
     with pytest.raises(OSError, match="No such file"):
-        write(sealed, Place("k", str(tmp_path / "t.tmp"), str(tmp_path / "no" / "k.arrow"), sealed.size, durable=True))
+        write(sealed, Place("k", str(tmp_path / "no" / "t.tmp"), str(tmp_path / "k.arrow"), sealed.size, durable=True))
     assert list(tmp_path.iterdir()) == []

@@ -3,12 +3,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from penstock_service.chunks import file as chunk_file
+from penstock_service.chunks import sync as chunk_sync
 from penstock_service.chunks.file import Place, seal, write
 from penstock_service.chunks.folder import Folder
 from penstock_service.chunks.identity import is_dead, own_name
@@ -37,8 +39,9 @@ def put(store: Store, key: str, owner: tuple[str, str, str] = ONE, want: Want | 
             trouble = error.strerror or str(error)
             store.abandon(place, trouble)
         else:
-            entry = store.settle(place, sealed.info, owner)
+            entry = store.settle(place, owner)
             store.rack.release([entry])
+            store.flush()
             return entry
     raise AssertionError(trouble)
 
@@ -147,11 +150,15 @@ def test_only_so_many_mappings_stay_open_and_leased_ones_all(opened: Open) -> No
 def test_when_the_disk_refuses_chunks_go_through_memory(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def refuse(descriptor: int) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(chunk_file, "_sync", refuse)  # only what goes to disk is synced
     store = opened()
+    whole = chunk_file.pa.OSFile
+
+    def refuse(path: str, mode: str) -> object:
+        if Path(path).parent == tmp_path / "store":
+            raise OSError(number, os.strerror(number))
+        return whole(path, mode)
+
+    monkeypatch.setattr(chunk_file.pa, "OSFile", refuse)
     entry = put(store, "a")
     assert entry
     assert entry.memory
@@ -165,6 +172,57 @@ def test_when_the_disk_refuses_chunks_go_through_memory(
     assert names(tmp_path / "store") == set()
     [folder] = (tmp_path / "memory").iterdir()
     assert list(folder.iterdir()) == []  # only the mapping holds it
+
+
+def test_what_cannot_be_synced_is_forgotten_and_made_again(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(chunk_sync, "sync", refuse)
+    store = opened()
+    assert put(store, "a")
+    numbers = store.numbers()
+    assert (numbers.store.used, names(tmp_path / "store")) == (0, set())
+    assert "Input/output error" in numbers.trouble
+    assert store.find(ONE, ["a"]) == [None]
+    entry = put(store, "a")
+    assert entry
+    assert entry.memory
+
+
+def test_a_chunk_is_used_before_it_is_synced_and_has_its_last_name_only_afterwards(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_sync = threading.Event()
+    whole = chunk_sync.sync
+
+    def late(descriptor: int) -> None:
+        assert may_sync.wait(30)
+        whole(descriptor)
+
+    monkeypatch.setattr(chunk_sync, "sync", late)
+    store = opened(store_bytes=2 * SIZE, memory_bytes=0, max_open=1)
+    for key, owner in (("a", ONE), ("b", TWO)):
+        sealed = seal(key, VALUE)
+        place = store.place(key, sealed.size, owner, "demand")
+        assert place
+        write(sealed, place)
+        store.rack.release([store.settle(place, owner)])
+    assert all(name.endswith(".tmp") for name in names(tmp_path / "store"))
+    assert len(names(tmp_path / "store")) == 2
+    [leased] = store.rack.take(ONE, ["a"]) or []
+    assert leased.rows
+    assert leased.rows.equals(VALUE.rows)
+    store.rack.give_back(ONE, [leased])
+    place = store.place("c", SIZE, ("three", "1", "/"), "demand")  # what is not synced yet gives way like the rest
+    assert place
+    assert len(names(tmp_path / "store")) == 1
+    store.abandon(place)
+    may_sync.set()
+    store.flush()
+    assert names(tmp_path / "store") == {"a.arrow"}
 
 
 def test_a_store_that_cannot_be_made_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -296,18 +354,18 @@ def test_a_start_sweeps_what_dead_processes_left_and_nothing_else(opened: Open, 
 KILLED = """
 import os, sys
 from pathlib import Path
-from penstock_service.chunks import file
+from penstock_service.chunks import sync
 from penstock_service.chunks.store import Store
 from tests.chunks.test_store import put
 
-file._sync = lambda descriptor: os.kill(os.getpid(), 9)
+sync.sync = lambda descriptor: os.kill(os.getpid(), 9)
 store = Store(Path(sys.argv[1]), 1 << 20)
 store.start()
 put(store, "a")
 """
 
 
-def test_kill_while_writing_leaves_a_temporary_file_that_the_next_start_sweeps(opened: Open, tmp_path: Path) -> None:
+def test_kill_before_the_sync_leaves_a_temporary_file_that_the_next_start_sweeps(opened: Open, tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", KILLED, str(tmp_path / "store")], check=False, env={**os.environ, "PYTHONPATH": root}
@@ -338,7 +396,7 @@ def test_a_chunk_that_two_made_counts_once(opened: Open) -> None:
 def test_a_file_that_cannot_be_unlinked_stays_counted(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     store = opened(store_bytes=SIZE, memory_bytes=0)
     put(store, "a")
-    monkeypatch.setattr("penstock_service.chunks.store.remove", lambda path: False)
+    monkeypatch.setattr("penstock_service.chunks.sync.remove", lambda path: False)
     place = store.place("x", SIZE, TWO, "demand")
     assert isinstance(place, Place)
     monkeypatch.undo()

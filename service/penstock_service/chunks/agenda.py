@@ -1,4 +1,5 @@
-"""What is to be made, and in which order: demands first come, first served, then hints. Pure: events in, units out.
+"""What is to be made, and in which order: demands first come, first served, then hints, then what nobody waits for at
+all (spare units). Pure: events in, units out.
 
 A unit is what one reading gives; it is queued, running or resting (a retry waits), never twice. A hint is taken only
 while there is room for it in the look-ahead, and forgotten otherwise: nobody waits for it, and whoever needs the chunk
@@ -6,11 +7,15 @@ in the end will demand it.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from penstock_service.chunks.keys import Owner, UnitId
 from penstock_service.core.channel import Bound
+
+SpareWant = Literal["warm", "preload"]
+"""Warm: an operator asked for it, and other versions may give way. Preload: there is free room, and nothing may."""
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +25,8 @@ class Unit:
     id: UnitId
     demanded: dict[int, int] = field(default_factory=dict)
     hinted: dict[int, int] = field(default_factory=dict)
+    spared: dict[int, int] = field(default_factory=dict)
+    why: SpareWant = "preload"  # they are
     state: Literal["queued", "running", "resting"] = "queued"
     attempt: int = 0  # failed ones
     failing_since: float | None = None  # when the first of them failed, or the unit first had to rest
@@ -42,6 +49,7 @@ class Agenda:
         self._units: dict[UnitId, Unit] = {}
         self._demands: OrderedDict[UnitId, Unit] = OrderedDict()
         self._hints: OrderedDict[UnitId, Unit] = OrderedDict()
+        self._spares: OrderedDict[UnitId, Unit] = OrderedDict()
         self._hinted_bytes = 0  # of units that are not running
         self._held_since: float | None = None
 
@@ -51,6 +59,7 @@ class Agenda:
         unit.demanded[chunk] = size
         if unit.state == "queued":
             self._hints.pop(unit_id, None)
+            self._spares.pop(unit_id, None)
             self._demands.setdefault(unit_id, unit)
 
     def hint(self, unit_id: UnitId, chunk: int, size: int) -> bool:
@@ -67,8 +76,34 @@ class Agenda:
         if unit.state != "running":
             self._hinted_bytes += size
         if unit.state == "queued" and unit_id not in self._demands:
+            self._spares.pop(unit_id, None)
             self._hints.setdefault(unit_id, unit)
         return True
+
+    @property
+    def idle(self) -> bool:
+        """Is a worker free, and nothing wanted of it?"""
+        return self.running < self._workers and not (self._demands or self._hints or self._spares)
+
+    @property
+    def pressed(self) -> bool:
+        """Does somebody need the workers that make spare units? May be asked by any thread."""
+        return bool(self._demands or self._hints) or self.running > self._workers
+
+    def spare(self, unit_id: UnitId, sizes: Mapping[int, int], why: SpareWant) -> None:
+        """Make these chunks while nobody wants the workers."""
+        unit = self._unit(unit_id)
+        unit.why = why
+        unit.spared.update(sizes)
+        if unit.state == "queued" and unit_id not in self._demands and unit_id not in self._hints:
+            self._spares.setdefault(unit_id, unit)
+
+    def drop_spares(self, owner: Owner) -> None:
+        """What nobody waits for of this dataset version is not made any more."""
+        for unit in [u for u in self._units.values() if u.id[0] == owner and u.spared]:
+            unit.spared.clear()
+            if self._spares.pop(unit.id, None):
+                self._queue_or_drop(unit)
 
     def withdraw(self, unit_id: UnitId, chunk: int) -> None:
         """Nobody waits for this chunk any more."""
@@ -90,16 +125,16 @@ class Agenda:
         """The unit to be dispatched now, or None: nothing is wanted, no worker is free, or the bound holds it back."""
         unit = next(iter(self._demands.values()), None) if self.running < self._places else None
         if unit is None and not self._demands and self.running < self._workers:
-            unit = next(iter(self._hints.values()), None)
+            unit = next(iter(self._hints.values()), None) or next(iter(self._spares.values()), None)
         if unit is None:
             self._held_since = None
             return None
-        sizes = unit.hinted | unit.demanded
+        sizes = unit.spared | unit.hinted | unit.demanded
         # A worker holds one chunk at a time, or a unit as a whole, which the estimate cannot tell; a unit larger than a
         # worker's share counts as the share, so that one big unit does not idle all the other workers.
         amount = max(*sizes.values(), 0, min(sum(sizes.values()), self.bound.limit // self._places))
         if not self.bound.admits(amount):
-            if self._held_since is None and self.running < self._workers:
+            if self._held_since is None and self.running < self._workers and unit.id not in self._spares:
                 self._held_since = now
             return None
         if self._held_since is not None:
@@ -107,6 +142,7 @@ class Agenda:
             self._held_since = None
         self._demands.pop(unit.id, None)
         self._hints.pop(unit.id, None)
+        self._spares.pop(unit.id, None)
         self._hinted_bytes -= sum(unit.hinted.values())
         self.bound.enter(amount)
         unit.state, unit.amount, unit.left, unit.left_bytes = "running", amount, sizes, sum(sizes.values())
@@ -119,6 +155,7 @@ class Agenda:
             unit.demanded.pop(chunk, None)
             unit.attempt, unit.failing_since = 0, None
         unit.hinted.pop(chunk, None)
+        unit.spared.pop(chunk, None)
         unit.left_bytes -= unit.left.pop(chunk, 0)
         self._shrink(unit, min(unit.amount, unit.left_bytes))
 
@@ -159,6 +196,8 @@ class Agenda:
     def _unqueue(self, unit: Unit) -> None:
         self._demands.pop(unit.id, None)
         self._hints.pop(unit.id, None)
+        self._spares.pop(unit.id, None)
+        unit.spared.clear()
         for chunk in list(unit.hinted):
             self._drop_hint(unit, chunk)
 
@@ -167,6 +206,8 @@ class Agenda:
             self._units[unit.id] = self._demands[unit.id] = unit
         elif unit.hinted:
             self._units[unit.id] = self._hints[unit.id] = unit
+        elif unit.spared:
+            self._units[unit.id] = self._spares[unit.id] = unit
         else:
             self._drop(unit)
 

@@ -8,17 +8,20 @@ import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import ParamSpec, TypeVar
 
+from penstock_service.chunks.agenda import SpareWant
+from penstock_service.chunks.ahead import Plan
 from penstock_service.chunks.executor import Executor
 from penstock_service.chunks.keys import Owner, VersionKeys, owner_of
 from penstock_service.chunks.lease import Hold, Lease
+from penstock_service.chunks.numbers import ChunkNumbers, chunk_numbers, store_status
 from penstock_service.chunks.production import Production
 from penstock_service.chunks.remembered import Remembered
 from penstock_service.chunks.shelf import Entry
-from penstock_service.chunks.store import Store, StoreNumbers
+from penstock_service.chunks.store import Store
+from penstock_service.chunks.usage import Usage
 from penstock_service.chunks.worker import Make
 from penstock_service.core.breaker import Limits
 from penstock_service.core.channel import Bound, Counters
@@ -27,30 +30,10 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import Unavailable
 from penstock_service.core.retry import Retry
 from penstock_service.core.status import PlaceStatus
+from penstock_service.core.store import Policy, StoreStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class ChunkNumbers:
-    """Totals since start. `hits` counts chunks asked for that were there; `waiting` those that somebody waits for."""
-
-    made: int
-    hits: int
-    failed: int
-    retried: int
-    making_seconds: float  # of workers
-    hints_forgotten: int
-    waiting: int
-    workers: int
-    workers_restarted: int
-    read_ahead: Bound
-    store: StoreNumbers
-
-    @property
-    def bounds(self) -> tuple[Bound, ...]:
-        return (self.read_ahead, self.store.store, self.store.memory)
 
 
 class Chunks:
@@ -66,6 +49,7 @@ class Chunks:
         semantics: Mapping[str, int] | None = None,
         retry: Retry = Retry(),  # noqa: B008 - frozen
         breaker: Limits = Limits(),  # noqa: B008 - frozen
+        policy: Policy = "lru",
         max_remembered: int = 100_000,
         draw: Callable[[], float] = random.random,  # in [0, 1), for the jitter of retries
     ) -> None:
@@ -78,8 +62,10 @@ class Chunks:
         self._versions: dict[Owner, VersionKeys] = {}
         self._holds: dict[Owner, int] = {}
         self._remembered = Remembered(max_remembered, self._changed)
+        self._usage = Usage(store.rack, store.rack.disk.bound.limit, policy)
         self._production = Production(
-            store, executor, read_ahead, self.counters, self._remembered, self._versions, retry, draw, breaker
+            *(store, executor, read_ahead, self.counters, self._remembered, self._usage),
+            *(self._versions, retry, draw, breaker),
         )
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
@@ -96,6 +82,7 @@ class Chunks:
                 await self._off_loop(self._store.start)
                 await self._off_loop(self._executor.start, self._make)
             except BaseException:
+                await self._off_loop(self._store.stop)
                 self._files.shutdown()
                 self._files = None
                 self._executor.stop()
@@ -140,6 +127,7 @@ class Chunks:
                 await self._collect(version, missing, arrived)
             finally:
                 self._rack.unhold(version.owner)
+        self._usage.use(version, chunks, keys)
         return [infos[key] for key in keys]
 
     async def lease(self, dataset: DatasetVersion, chunks: Sequence[int]) -> Lease:
@@ -174,7 +162,6 @@ class Chunks:
         found = self._rack.take(version.owner, keys.values())
         if found is None:
             return None
-        self.counters.add("hits", len(found))
         batches = {chunk: entry.rows for chunk, entry in zip(keys, found, strict=True)}
         return Lease(self._rack, version.owner, found, batches)
 
@@ -199,13 +186,16 @@ class Chunks:
         owner = owner_of(dataset)
         self._holds[owner] = self._holds.get(owner, 0) + 1
         self._rack.hold(owner)
+        self._usage.hold(owner)
 
         def let_go() -> None:
             self._rack.unhold(owner)
+            self._usage.unhold(owner)
             self._holds[owner] -= 1
             if not self._holds[owner]:
                 del self._holds[owner]
                 self._production.agenda.forget(owner)
+                self._production.ahead.drop(owner)
                 self._rack.drop_memory(owner)
 
         return Hold(let_go)
@@ -215,20 +205,34 @@ class Chunks:
         return self._production.places.statuses(asyncio.get_running_loop().time())
 
     def numbers(self) -> ChunkNumbers:
-        values, production = self.counters.values, self._production
-        return ChunkNumbers(
-            made=int(values.get("made", 0)),
-            hits=int(values.get("hits", 0)),
-            failed=int(values.get("failed", 0)),
-            retried=int(values.get("retried", 0)),
-            making_seconds=values.get("making_seconds", 0.0),
-            hints_forgotten=production.agenda.hints_forgotten,
-            waiting=len(production.flights),
-            workers=self._executor.workers,
-            workers_restarted=self._executor.restarted,
-            read_ahead=production.agenda.bound,
-            store=self._store.numbers(),
-        )
+        return chunk_numbers(self._production, self._executor, self._usage, self._store, self.counters)
+
+    # -- ahead of sessions ---------------------------------------------------------------------------------------
+
+    async def make_ahead(self, dataset: DatasetVersion, want: SpareWant) -> Plan:
+        """Make all chunks of a version that are not there, while nobody else wants the workers.
+
+        Raises:
+            ResourceExhausted: `warm`, and they do not fit, with the bytes.
+        """
+        version = await self._version(dataset)
+        missing = await self._off_loop(self._missing, version)
+        return self._production.ahead.add(version, want, missing)
+
+    def stop_ahead(self, plan: Plan, reason: str) -> None:
+        self._production.ahead.stop(plan, reason)
+
+    def _missing(self, version: VersionKeys) -> list[int]:
+        keys = version.keys(range(version.chunks))
+        return [chunk for chunk, key in enumerate(keys) if not self._rack.has(key)]
+
+    def warning(self, dataset: DatasetVersion) -> str:
+        """What to say when a version is opened that the store cannot hold; empty: it can, or it was said before."""
+        version = self._versions.get(owner_of(dataset))
+        return self._usage.warning(version) if version is not None else ""
+
+    def status(self) -> StoreStatus:
+        return store_status(self._store, self._usage, self._production.ahead)
 
     # -- finding -------------------------------------------------------------------------------------------------
 
@@ -241,11 +245,12 @@ class Chunks:
                 if entry is None:
                     missing[key] = chunk
                 else:
+                    if self._remembered.get(key) is None:
+                        self._usage.learn(version, chunk, entry)
                     self._remembered.learn(entry, partial(version.describe, chunk))
                     arrived(entry)
         finally:
             self._rack.release(entry for entry in found if entry)
-        self.counters.add("hits", len(found) - len(missing))
         if missing:
             await self._production.wait_for(version, missing, arrived)
 

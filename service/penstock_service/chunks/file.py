@@ -1,14 +1,14 @@
 """The file of a chunk: uncompressed Arrow IPC, one record batch, what is known of it in its schema's metadata.
 
-A file becomes visible only by a rename after its bytes are on disk, so that a file that has its last name is whole.
+A file gets its last name only by a rename after its bytes are on disk (`sync.py`), so that a file that has it is whole.
+Until then it may be used under its temporary name.
 """
 
 import json
-import os
 from base64 import b64decode, b64encode
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import pyarrow as pa
 
@@ -43,7 +43,17 @@ class Sealed:
     size: int  # of the file, exactly
 
 
-def seal(key: str, value: ChunkValue) -> Sealed:
+class Opened(NamedTuple):
+    """A chunk file that is mapped."""
+
+    info: ChunkInfo
+    rows: pa.RecordBatch
+    size: int  # of the file
+    seconds: float  # that a worker took to make the chunk; 0: not known
+
+
+def seal(key: str, value: ChunkValue, seconds: float = 0.0) -> Sealed:
+    """`seconds`: what it took to make, kept beside the chunk so that a later server knows what a hit is worth."""
     rows = value.rows
     dropped = pack_rows(value.dropped, value.stored_rows)
     info = ChunkInfo(value.stored_rows, value.errors, pa.ipc.get_record_batch_size(rows), content_hash(rows), dropped)
@@ -55,6 +65,7 @@ def seal(key: str, value: ChunkValue) -> Sealed:
         "content": info.content,
         "errors": [list(error) for error in info.errors],
         "dropped": b64encode(info.dropped).decode(),
+        "seconds": f"{min(seconds, 99_999):012.6f}",  # of one width: a file's size is that of its value
     }
     rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), _FACTS: json.dumps(facts)})
     counted = pa.MockOutputStream()
@@ -64,22 +75,17 @@ def seal(key: str, value: ChunkValue) -> Sealed:
 
 
 def write(sealed: Sealed, place: Place) -> None:
-    """Write, sync, rename. Raises OSError, and then leaves nothing at either name."""
+    """Write to the temporary name. Raises OSError, and then leaves nothing there."""
     try:
-        with open(place.temp, "xb") as file:  # noqa: PTH123 - buffered: a raw file may write less than asked
-            with pa.ipc.new_file(file, sealed.rows.schema) as writer:
-                writer.write_batch(sealed.rows)
-            file.flush()
-            if place.durable:
-                _sync(file.fileno())
-        os.replace(place.temp, place.final)  # noqa: PTH105
+        with pa.OSFile(place.temp, "wb") as file, pa.ipc.new_file(file, sealed.rows.schema) as writer:
+            writer.write_batch(sealed.rows)
     except BaseException:
         Path(place.temp).unlink(missing_ok=True)
         raise
 
 
-def open_file(path: str | Path, key: str) -> tuple[ChunkInfo, pa.RecordBatch, int]:
-    """The chunk in `path`, mapped, and the size of the file. BadFile if it is torn or another; OSError as it comes.
+def open_file(path: str | Path, key: str) -> Opened:
+    """The chunk in `path`, mapped. BadFile if it is torn or another; OSError as it comes.
 
     The descriptor is closed on return: only the mapping stays, for as long as somebody refers to the batch.
     """
@@ -98,6 +104,7 @@ def open_file(path: str | Path, key: str) -> tuple[ChunkInfo, pa.RecordBatch, in
                 content=facts["content"],
                 dropped=b64decode(facts["dropped"]),
             )
+            seconds = float(facts.get("seconds", 0.0))
             rows = reader.get_batch(0)
             rows.validate()
         except OSError as error:
@@ -108,9 +115,4 @@ def open_file(path: str | Path, key: str) -> tuple[ChunkInfo, pa.RecordBatch, in
             raise BadFile(f"{path}: {error}") from error
     if (facts["format"], facts["key"], info.rows) != (FORMAT, key, rows.num_rows):
         raise BadFile(f"{path} holds format {facts['format']}, key {facts['key']}, {rows.num_rows} rows")
-    return info, rows.replace_schema_metadata(metadata or None), size
-
-
-def _sync(descriptor: int) -> None:
-    # macOS has no fdatasync
-    getattr(os, "fdatasync", os.fsync)(descriptor)
+    return Opened(info, rows.replace_schema_metadata(metadata or None), size, seconds)

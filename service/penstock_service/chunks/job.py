@@ -20,6 +20,7 @@ class Made(NamedTuple):
     chunk: int
     entry: Entry
     found: bool = False  # it was there before
+    ahead: bool = False  # nobody wanted it yet
 
 
 class Skipped(NamedTuple):
@@ -47,7 +48,9 @@ class UnitJob:
         unit: Unit,
         store: Store,
         tell: Callable[["UnitJob", Event], None],
+        pressed: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`pressed`: does somebody wait for the worker, while nobody waits for what it makes?"""
         self.version = version
         self.unit = unit
         self.stopping = False
@@ -55,6 +58,8 @@ class UnitJob:
         self.reads = False  # did it go to the source?
         self._store = store
         self._tell = tell
+        self._pressed = pressed
+        self._spare = bool(unit.spared) and not (unit.demanded or unit.hinted)
         self._to_come: list[int] = []
         self._placed: Place | None = None
         self._began = 0.0
@@ -97,6 +102,10 @@ class UnitJob:
         if failed:
             self._store.abandon(failed, trouble)
         want = self._want(chunk)
+        if self._spare and not (self.unit.demanded or self.unit.hinted):
+            if self._pressed() or not self.unit.spared:
+                return Verdict.STOP  # what is still wanted is made later
+            want = want or "preload"
         place = None
         if not failed or failed.durable:
             key, owner = self.version.key(chunk), self.version.owner
@@ -116,9 +125,11 @@ class UnitJob:
 
     def made(self, chunk: int, place: Place, info: ChunkInfo) -> None:
         self._placed = None
-        entry = self._store.settle(place, info, self.version.owner)
+        ahead = self._want(chunk) in ("warm", "preload")
+        entry = self._store.settle(place, self.version.owner, ahead=ahead)
         self._to_come.remove(chunk)
-        self._tell(self, Made(chunk, entry))
+        self._tell(self, Made(chunk, entry, ahead=ahead))
+        self._store.throttle()
 
     def abandon(self) -> None:
         placed, self._placed = self._placed, None
@@ -132,4 +143,6 @@ class UnitJob:
         """Asked anew for each chunk: who wants what changes while the unit is being made."""
         if chunk in self.unit.demanded:
             return "demand"
-        return "hint" if chunk in self.unit.hinted else None
+        if chunk in self.unit.hinted:
+            return "hint"
+        return self.unit.why if chunk in self.unit.spared else None

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from penstock_service.chunks.agenda import Agenda, Unit
+from penstock_service.chunks.ahead import Ahead
 from penstock_service.chunks.executor import Executor
 from penstock_service.chunks.flights import Flights, Waiter
 from penstock_service.chunks.job import Ended, Event, Made, Skipped, UnitJob
@@ -16,6 +17,7 @@ from penstock_service.chunks.places import Places, gave_up, resting
 from penstock_service.chunks.remembered import Remembered
 from penstock_service.chunks.shelf import Entry
 from penstock_service.chunks.store import Store
+from penstock_service.chunks.usage import Usage
 from penstock_service.core.breaker import Limits
 from penstock_service.core.channel import Bound, Counters
 from penstock_service.core.errors import OrderChanged, ServiceError, SourceGone, SourceUnreadable, Unavailable
@@ -38,6 +40,7 @@ class Production:
         read_ahead: Bound,
         counters: Counters,
         remembered: Remembered,
+        usage: Usage,
         versions: Mapping[Owner, VersionKeys],
         retry: Retry,
         draw: Callable[[], float],
@@ -49,6 +52,8 @@ class Production:
         self._executor = executor
         self._counters = counters
         self._remembered = remembered
+        self._usage = usage
+        self.ahead: Final = Ahead(store, usage, self._begin_ahead)
         self._retry = retry
         self._draw = draw
         self.places: Final = Places(breaker)
@@ -99,6 +104,12 @@ class Production:
                 break
         self._dispatch()
 
+    def _begin_ahead(self, gone: Owner | None) -> None:
+        """There is more to be made ahead; or nothing any more of a dataset version."""
+        if gone is not None:
+            self.agenda.drop_spares(gone)
+        self._dispatch()
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _demand(self, version: VersionKeys, chunk: int, key: str, waiter: Waiter) -> None:
@@ -115,16 +126,23 @@ class Production:
         return error if self._running().time() < until else None
 
     def _dispatch(self) -> None:
-        while not self._stopping and (unit := self.agenda.next(now := self._running().time())):
+        while not self._stopping and (unit := self._next(now := self._running().time())):
             version = self._versions[unit.id[0]]
             ticket = self.places.breaker(version.dataset.root).admit(now)
             if ticket is None:
                 self._hold_back(version, unit, now)
                 continue
-            job = UnitJob(version, unit, self._store, self._tell)
+            job = UnitJob(version, unit, self._store, self._tell, lambda: self.agenda.pressed)
             job.ticket = ticket
             self._jobs.add(job)
             self._executor.submit(job)
+
+    def _next(self, now: float) -> Unit | None:
+        unit = self.agenda.next(now)
+        if unit is None and self.agenda.idle and (some := self.ahead.next()):
+            self.agenda.spare(some.unit, some.sizes, some.want)
+            unit = self.agenda.next(now)
+        return unit
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -142,13 +160,17 @@ class Production:
                 self._made(job, event)
             case Skipped():
                 self.agenda.passed(job.unit, event.chunk, made=False)
+                self.ahead.no_room(job.version.owner, event.chunk)
             case Ended():
                 self._ended(job, event)
         self._dispatch()
 
     def _made(self, job: UnitJob, event: Made) -> None:
         self.agenda.passed(job.unit, event.chunk, made=True)
-        self._counters.add("hits" if event.found else "made")
+        self.ahead.made(job.version.owner, event.chunk, event.entry.size, new=not event.found)
+        if not event.found:
+            self._counters.add("made")
+            self._usage.made(job.version, event.chunk, event.entry, event.ahead)
         try:
             self._remembered.learn(event.entry, partial(job.version.describe, event.chunk))
             self.flights.landed(event.entry)
@@ -164,6 +186,8 @@ class Production:
         now, error, unit = self._running().time(), event.error, job.unit
         if self._stopping:
             return
+        if error is not None:
+            self.ahead.failed(job.version.owner, list(unit.spared), error)
         for rested in self.places.ended(job.version.dataset.root, job.ticket, now, error, job.reads):
             self._resting[rested.id].cancel()
             self._rested(rested)
@@ -188,6 +212,8 @@ class Production:
         root = version.dataset.root
         breaker = self.places.breaker(root)
         self.agenda.ended(unit)
+        if unit.spared:
+            self.ahead.failed(version.owner, list(unit.spared), Unavailable(f"{place_of(root)} does not answer"))
         unit.failing_since = now if unit.failing_since is None else unit.failing_since
         since = min(unit.failing_since, now if breaker.broken_since is None else breaker.broken_since)
         if now - since < self._retry.deadline_seconds:

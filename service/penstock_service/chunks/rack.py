@@ -8,13 +8,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable
 from typing import Final
 
-import pyarrow as pa
-
-from penstock_service.chunks.file import Place
+from penstock_service.chunks.file import Opened, Place
 from penstock_service.chunks.keys import Owner
-from penstock_service.chunks.shelf import DiskShelf, Entry, MemoryShelf
-from penstock_service.core.chunk import ChunkInfo
+from penstock_service.chunks.shelf import DiskShelf, Entry, MemoryShelf, Rule
 
+_OWED: Final = 100_000
 _TRIM_LOOKS: Final = 64  # entries looked at for one to close: most may be leased
 Keys = Callable[[], Iterable[str]]
 
@@ -29,6 +27,7 @@ class Rack:
         self._open: OrderedDict[str | None, Entry] = OrderedDict()  # least recently used first
         self._doomed: set[str] = set()  # being unlinked
         self._gone: set[str] = set()  # unlinked since the folder was last looked through
+        self._owed: dict[str, None] = {}  # used while they were not there: made for that use
         self._lock = threading.Lock()
 
     # -- leases --------------------------------------------------------------------------------------------------
@@ -97,7 +96,34 @@ class Rack:
                 if self._on_disk(entry):
                     self.disk.give(entry, owner)
 
+    def stored(self) -> dict[Owner | None, tuple[int, int, bool]]:
+        """Chunks and bytes on disk of each version, and whether it is held. None: not claimed yet."""
+        with self._lock:
+            return self.disk.stored()
+
+    def keep_rule(self, rule: Rule) -> None:
+        """Versions give way by `rule` from now on."""
+        with self._lock:
+            self.disk.rule = rule
+
     # -- what is there -------------------------------------------------------------------------------------------
+
+    def use(self, owner: Owner, keys: Collection[str]) -> list[Entry]:
+        """A segment, or a page, uses these chunks. Those that did not have to be made for it."""
+        hits = []
+        with self._lock:
+            for key in keys:
+                entry = self._open.get(key) or self.disk.entries.get(key)
+                if entry is None:
+                    self._owed[key] = None
+                    if len(self._owed) > _OWED:
+                        del self._owed[next(iter(self._owed))]
+                elif entry.fresh:
+                    entry.fresh = False
+                else:
+                    hits.append(entry)
+            self.disk.use(owner, len(keys))
+        return hits
 
     def has(self, key: str) -> bool:
         return key in self._open or key in self.disk.entries
@@ -117,7 +143,7 @@ class Rack:
         """The folder is about to be looked through again: what was in it until now."""
         with self._lock:
             self._gone.clear()
-            return list(self.disk.entries.values())
+            return [entry for entry in self.disk.entries.values() if not entry.temp]
 
     def looked(self, before: Iterable[Entry], files: dict[str, int]) -> None:
         """What another server wrote or deleted meanwhile is known from now on."""
@@ -140,19 +166,17 @@ class Rack:
                     self._opened(entry, owner)
             return entry, key not in self._doomed and (entry is None or entry.rows is None)
 
-    def opened(
-        self, entry: Entry | None, key: str, size: int, owner: Owner, info: ChunkInfo, rows: pa.RecordBatch
-    ) -> tuple[Entry, bool]:
+    def opened(self, entry: Entry | None, key: str, owner: Owner, file: Opened) -> tuple[Entry, bool]:
         """The file of what `seek` returned is mapped. Also tells whether `owner` uses it for the first time."""
         with self._lock:
             if entry is None:
                 entry = self.disk.entries.get(key)
                 if entry is None:  # another server made it
-                    entry = Entry(key, size, owner)
+                    entry = Entry(key, file.size, owner)
                     self.disk.found(entry)
                 entry.pins += 1
             if entry.rows is None:
-                entry.info, entry.rows = info, rows
+                entry.info, entry.rows, entry.seconds = file.info, file.rows, file.seconds
             used_anew = entry.owner != owner
             self._opened(entry, owner)
             return entry, used_anew
@@ -166,9 +190,11 @@ class Rack:
 
     # -- room ----------------------------------------------------------------------------------------------------
 
-    def reserve(self, size: int, owner: Owner) -> list[Entry] | None:
-        """On disk. What must be unlinked first, or None if there is no room."""
+    def reserve(self, size: int, owner: Owner, *, free: bool = False) -> list[Entry] | None:
+        """On disk. What must be unlinked first, or None if there is no room; `free`: nothing may give way."""
         with self._lock:
+            if free and not self.disk.fits(size):
+                return None
             victims = self.disk.admit(size, owner)
             for victim in victims or ():
                 self._doomed.add(victim.key)
@@ -194,21 +220,34 @@ class Rack:
         with self._lock:
             (self.disk if durable else self.memory).bound.leave(size)
 
-    def settled(self, place: Place, owner: Owner, info: ChunkInfo, rows: pa.RecordBatch) -> Entry:
-        """What was reserved is a chunk now."""
+    def settled(self, place: Place, owner: Owner, file: Opened, *, ahead: bool = False) -> Entry:
+        """What was reserved is a chunk now. Its `temp` is that of `place`, or it was there already, made by another.
+
+        `ahead`: it was made for no use at all.
+        """
         shelf = self.disk if place.durable else self.memory
         with self._lock:
             entry = shelf.entries.get(place.key)
+            owed = place.key in self._owed
+            self._owed.pop(place.key, None)
             if entry:  # made twice, by two versions that share it
                 shelf.bound.leave(place.size)
             else:
-                entry = Entry(place.key, place.size, owner, memory=not place.durable)
+                entry = Entry(place.key, place.size, owner, memory=not place.durable, fresh=not owed and not ahead)
+                entry.temp = place.temp if place.durable else ""
                 shelf.add(entry)
             entry.pins += 1
             if entry.rows is None:
-                entry.info, entry.rows = info, rows
+                entry.info, entry.rows, entry.seconds = file.info, file.rows, file.seconds
             self._opened(entry, owner)
             return entry
+
+    def lose(self, entry: Entry) -> None:
+        """Its file is no good, whoever leases it."""
+        with self._lock:
+            if self._on_disk(entry):
+                self.disk.remove(entry)
+                self._close(entry)
 
     def discard(self, key: str) -> Entry | None:
         """Forget it, whoever leases it. What is to be unlinked."""
@@ -247,7 +286,7 @@ class Rack:
             if len(self._open) <= self._max_open:
                 break
             oldest = next(iter(self._open.values()))
-            if oldest.pins or oldest.memory:
+            if oldest.pins or oldest.memory or oldest.temp:
                 self._open.move_to_end(oldest.key)
             else:
                 self._close(oldest)

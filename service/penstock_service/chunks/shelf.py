@@ -1,20 +1,27 @@
 """The policy of the store: what fits, what goes. No files, no threads, no clock.
 
 Within the versions in use what is there stays, and more is admitted while there is room: least-recently-used thrashes
-on a scan that is larger than the cap. Between versions the least recently used one gives way first. Nothing that is
-leased ever goes.
+on a scan that is larger than the cap. Between versions a rule says which gives way first. Nothing that is leased ever
+goes.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Final, Literal, get_args
 
 import pyarrow as pa
 
 from penstock_service.chunks.keys import Owner
 from penstock_service.core.channel import Bound
 from penstock_service.core.chunk import ChunkInfo
+
+Rule = Literal["lru", "lfu", "fifo"]
+"""Of versions that nobody uses, this gives way first. lru: the one used longest ago; lfu: the one whose chunks were
+used least often; fifo: the one that came first."""
+
+RULES: Final[tuple[Rule, ...]] = get_args(Rule)
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +35,9 @@ class Entry:
     pins: int = 0  # leases, and calls that gather what they will lease
     info: ChunkInfo | None = None
     rows: pa.RecordBatch | None = None  # mapped
+    seconds: float = 0.0  # that making it took; 0: not known
+    fresh: bool = False  # made, and the use that it was made for is not counted yet
+    temp: str = ""  # where it lies until it is synced
 
 
 @dataclass(slots=True)
@@ -36,31 +46,57 @@ class _Version:
     entries: dict[str, Entry] = field(default_factory=dict)
     keys: Callable[[], Iterable[str]] | None = None  # of all its chunks
     claimed: bool = False  # all that lies in the folder and is its own
+    used: int = 0  # when it was last used, and when it came, on the shelf's own clock
+    came: int = 0
+    uses: int = 0  # of its chunks
+    most: int = 0  # chunks that it had at a time
+
+    @property
+    def frequency(self) -> float:
+        """How often each of its chunks was used."""
+        return self.uses / max(1, self.most)
 
 
 class DiskShelf:
     """What lies in the store folder, and which version it belongs to."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, rule: Rule = "lru") -> None:
         self.bound = Bound("store", limit)
         self.entries: dict[str, Entry] = {}
         self.evicted = 0
-        self._versions: OrderedDict[Owner | None, _Version] = OrderedDict({None: _Version()})
+        self.rule: Rule = rule
+        self._clock = 0
+        self._versions: dict[Owner | None, _Version] = {None: _Version()}
 
     def know(self, owner: Owner, keys: Callable[[], Iterable[str]]) -> None:
         self._version(owner).keys = keys
 
     def hold(self, owner: Owner) -> None:
-        self._version(owner).holds += 1
-        self._versions.move_to_end(owner)
+        version = self._version(owner)
+        version.holds += 1
+        version.used = self._tick()
 
     def unhold(self, owner: Owner) -> None:
         self._version(owner).holds -= 1
 
+    def use(self, owner: Owner, chunks: int = 1) -> None:
+        """So many chunks of `owner` were used."""
+        version = self._version(owner)
+        version.uses += chunks
+        version.used = self._tick()
+
+    def stored(self) -> dict[Owner | None, tuple[int, int, bool]]:
+        """Chunks and bytes of each version, and whether it is held. None: not claimed yet."""
+        return {
+            owner: (len(v.entries), sum(e.size for e in v.entries.values()), v.holds > 0)
+            for owner, v in self._versions.items()
+            if v.entries or v.holds
+        }
+
     def add(self, entry: Entry) -> None:
         """Room for it was reserved by `admit`."""
         self.entries[entry.key] = entry
-        self._version(entry.owner).entries[entry.key] = entry
+        self._own(entry)
 
     def found(self, entry: Entry) -> None:
         """A file that this process has not made."""
@@ -80,7 +116,7 @@ class DiskShelf:
         if entry.owner != owner:
             del self._version(entry.owner).entries[entry.key]
             entry.owner = owner
-            self._version(owner).entries[entry.key] = entry
+            self._own(entry)
 
     def unclaimed(self, asking: Owner) -> list[tuple[Owner, Callable[[], Iterable[str]]]]:
         """Versions in use that have not said yet which of the chunks that were found are theirs."""
@@ -119,14 +155,38 @@ class DiskShelf:
 
     def _candidates(self, asking: Owner) -> Iterator[Entry]:
         unclaimed = self._version(None).entries.values()
-        others = (v.entries.values() for o, v in self._versions.items() if o not in (None, asking) and not v.holds)
-        return (entry for entry in chain(unclaimed, *others) if not entry.pins)
+        others = sorted(
+            (v for o, v in self._versions.items() if o not in (None, asking) and v.entries and not v.holds),
+            key=self._rank,
+        )
+        return (entry for entry in chain(unclaimed, *(v.entries.values() for v in others)) if not entry.pins)
+
+    def _rank(self, version: _Version) -> tuple[float, int]:
+        """The least gives way first."""
+        match self.rule:
+            case "lru":
+                return (0, version.used)
+            case "lfu":
+                return (version.frequency, version.used)
+            case "fifo":
+                return (0, version.came)
+
+    def _own(self, entry: Entry) -> None:
+        version = self._version(entry.owner)
+        if not version.entries:
+            version.came = self._tick()
+        version.entries[entry.key] = entry
+        version.most = max(version.most, len(version.entries))
 
     def _version(self, owner: Owner | None) -> _Version:
         version = self._versions.get(owner)
         if version is None:
-            version = self._versions[owner] = _Version()
+            version = self._versions[owner] = _Version(used=self._tick())
         return version
+
+    def _tick(self) -> int:
+        self._clock += 1
+        return self._clock
 
 
 class MemoryShelf:

@@ -18,13 +18,14 @@ from penstock_service.chunks.folder import Folder, make_memory_folder, memory_pa
 from penstock_service.chunks.keys import Owner
 from penstock_service.chunks.rack import Rack
 from penstock_service.chunks.shelf import Entry
+from penstock_service.chunks.sync import Syncer
 from penstock_service.core.channel import Bound
-from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.errors import ResourceExhausted, Unavailable
 
 logger = logging.getLogger(__name__)
 
-Want = Literal["demand", "hint"]
+Want = Literal["demand", "hint", "warm", "preload"]
+"""Why a chunk is made: somebody waits for it; it will be wanted soon; an operator asked for it; there is free room."""
 
 _REST_SECONDS: Final = 30.0  # how long the disk is left alone after it refused a file
 _LOOK_SHARE: Final = 32  # the folder is looked through again when 1/32 of the cap was written: others may use it
@@ -69,12 +70,23 @@ class Store:
         self._trouble = ""
         self._rests_until = 0.0
         self._bad_files = 0
+        self._syncer = Syncer(self._not_synced)
+
+    @property
+    def folder(self) -> Path | None:
+        return self._folder.path if self._folder is not None else None
+
+    @property
+    def durable(self) -> bool:
+        """Is there a folder that takes files?"""
+        return self._folder is not None and not self._trouble
 
     def start(self) -> None:
         """Blocking. Sweeps what dead processes left and finds what is there."""
         sweep_memory(self._memory_parents)
         if self._folder is None:
             return
+        self._syncer.start()
         try:
             self._folder.make()
             self._folder.sweep()
@@ -86,12 +98,21 @@ class Store:
 
     def stop(self) -> None:
         """Blocking. Lets go of every mapping; what is leased stays readable for whoever still refers to it."""
+        self._syncer.stop()
         self.rack.close_all()
         folder, self._memory_folder = self._memory_folder, None
         if folder:
             for path in folder.path.iterdir():
                 remove(path)
             folder.path.rmdir()
+
+    def throttle(self) -> None:
+        """Blocking while the disk is far behind; a worker waits here before it makes more."""
+        self._syncer.throttle()
+
+    def flush(self) -> None:
+        """Blocking. Until what was written so far is on disk under its last name."""
+        self._syncer.flush()
 
     def numbers(self) -> StoreNumbers:
         disk, memory = self.rack.disk, self.rack.memory
@@ -123,7 +144,7 @@ class Store:
             return entry
         path = self._folder.file(key)
         try:
-            info, rows, size = open_file(path, key)
+            file = open_file(path, key)
         except (BadFile, OSError) as error:
             if isinstance(error, BadFile):
                 logger.warning("made again: %s", error)
@@ -134,7 +155,7 @@ class Store:
             if entry:
                 self.rack.lost(entry)
             return None
-        entry, used_anew = self.rack.opened(entry, key, size, owner, info, rows)
+        entry, used_anew = self.rack.opened(entry, key, owner, file)
         if used_anew:
             with suppress(OSError):  # the time stamp only helps the next start to know what was used last
                 os.utime(path)
@@ -151,11 +172,11 @@ class Store:
             if self._trouble:
                 with suppress(OSError):  # it may have been deleted; the write that follows says what is wrong
                     self._folder.make()
-            victims = self.rack.reserve(size, owner)
+            victims = self.rack.reserve(size, owner, free=want == "preload")
             if victims is not None:
                 self._unlink(victims)
                 return self._folder.place(key, size)
-        if want is None or not self.rack.reserve_memory(size, demanded=want == "demand"):
+        if want not in ("demand", "hint") or not self.rack.reserve_memory(size, demanded=want == "demand"):
             return None
         try:
             with self._making_folder:
@@ -165,25 +186,28 @@ class Store:
             raise ResourceExhausted(f"chunks can be handed over neither on disk nor in memory: {error}") from error
         return self._memory_folder.place(key, size)
 
-    def settle(self, place: Place, info: ChunkInfo, owner: Owner) -> Entry:
-        """Blocking. The file was written to `place`: it is a chunk of the store now, open, and pinned once."""
+    def settle(self, place: Place, owner: Owner, *, ahead: bool = False) -> Entry:
+        """Blocking. The file was written to `place`: it is a chunk of the store now, open, and pinned once.
+
+        It becomes durable later. `ahead`: it was made for no use at all.
+        """
         try:
-            _, rows, _ = open_file(place.final, place.key)
+            file = open_file(place.temp, place.key)
         except (BadFile, OSError) as error:
             self.abandon(place)
             raise Unavailable(f"a chunk file that was just written cannot be opened: {error}") from error
-        if place.durable:
+        entry = self.rack.settled(place, owner, file, ahead=ahead)
+        if entry.temp == place.temp:
             self._trouble = ""
             self._written += place.size
+            self._syncer.add(entry, place)
         else:
-            remove(Path(place.final))  # only the mapping holds it now: nothing is left over, whoever is killed
-        return self.rack.settled(place, owner, info, rows)
+            remove(Path(place.temp))  # of memory only the mapping holds it now: nothing is left over, whoever is killed
+        return entry
 
     def abandon(self, place: Place, trouble: str = "") -> None:
         """Blocking. Nothing was written to `place`, or not to its end; `trouble` says what the system answered."""
         remove(Path(place.temp))
-        if not place.durable:
-            remove(Path(place.final))
         self.rack.unreserve(place.size, durable=place.durable)
         if trouble and place.durable:
             self._refused(trouble)
@@ -205,8 +229,14 @@ class Store:
 
     def _unlink(self, victims: Iterable[Entry]) -> None:
         for victim in victims:
-            gone = self._folder is None or remove(self._folder.file(victim.key))
+            gone = self._folder is None or self._syncer.remove(victim, self._folder.file(victim.key))
             self.rack.unlinked(victim, gone=gone)
+
+    def _not_synced(self, entry: Entry, place: Place, error: OSError) -> None:
+        """What is mapped of it may not be what is on disk: it is made again."""
+        self.rack.lose(entry)
+        self._syncer.remove(entry, Path(place.final))
+        self._refused(f"{error.strerror or error} ({place.final})")
 
     def _refused(self, trouble: str) -> None:
         if trouble != self._trouble:

@@ -1,6 +1,7 @@
 """What a worker does with one task, in a thread or in a process: read, seal, ask where to, write, say so."""
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
@@ -65,6 +66,7 @@ def make_chunks(make: Make, work: Work, ask: Ask, done: Done, before: Callable[[
         while True:
             if before and left:
                 before(next(iter(left.values())))
+            began = time.perf_counter()
             made = next(values, None)
             if made is None:
                 break
@@ -72,7 +74,8 @@ def make_chunks(make: Make, work: Work, ask: Ask, done: Done, before: Callable[[
             if chunk not in left:
                 raise Internal(f"reading gave chunk {chunk}, which is not among {tuple(left)} of the task")
             _check(work, chunk, value, schema)
-            if not _hand_over(chunk, seal(left.pop(chunk), value), ask, done):
+            sealed = seal(left.pop(chunk), value, time.perf_counter() - began)
+            if not _hand_over(chunk, sealed, ask, done):
                 return
     if left:
         raise Internal(f"reading ended without {work.describe(next(iter(left)))}")

@@ -1,0 +1,91 @@
+"""What the chunk stage says of itself, for the metrics."""
+
+from dataclasses import dataclass
+
+from penstock_service.chunks.ahead import Ahead
+from penstock_service.chunks.executor import Executor
+from penstock_service.chunks.production import Production
+from penstock_service.chunks.store import Store, StoreNumbers
+from penstock_service.chunks.usage import Usage
+from penstock_service.core.channel import Bound, Counters
+from penstock_service.core.store import StoreStatus
+
+
+@dataclass(frozen=True)
+class ChunkNumbers:
+    """Totals since start. `waiting`: chunks that somebody waits for."""
+
+    made: int
+    hits: int  # uses of chunks that need not be made for them
+    misses: int
+    ahead: int  # made before anybody asked
+    seconds_missed: float
+    seconds_saved: float
+    hit_ratio_half: float | None  # that half the cap, and twice the cap, would have had lately
+    hit_ratio_twice: float | None
+    failed: int
+    retried: int
+    making_seconds: float  # of workers
+    hints_forgotten: int
+    waiting: int
+    workers: int
+    workers_restarted: int
+    read_ahead: Bound
+    store: StoreNumbers
+
+    @property
+    def bounds(self) -> tuple[Bound, ...]:
+        return (self.read_ahead, self.store.store, self.store.memory)
+
+
+def chunk_numbers(
+    production: Production, executor: Executor, usage: Usage, store: Store, counters: Counters
+) -> ChunkNumbers:
+    values, tallies = counters.values, usage.tallies.values()
+    ghosts = {ghost.factor: ghost.hit_ratio for ghost in usage.ghosts if ghost.policy == usage.rule}
+    return ChunkNumbers(
+        made=int(values.get("made", 0)),
+        hits=sum(t.hits for t in tallies),
+        misses=sum(t.misses for t in tallies),
+        ahead=usage.ahead,
+        seconds_missed=sum(t.seconds_missed for t in tallies),
+        seconds_saved=sum(t.seconds_saved for t in tallies),
+        hit_ratio_half=ghosts.get(0.5),
+        hit_ratio_twice=ghosts.get(2.0),
+        failed=int(values.get("failed", 0)),
+        retried=int(values.get("retried", 0)),
+        making_seconds=values.get("making_seconds", 0.0),
+        hints_forgotten=production.agenda.hints_forgotten,
+        waiting=len(production.flights),
+        workers=executor.workers,
+        workers_restarted=executor.restarted,
+        read_ahead=production.agenda.bound,
+        store=store.numbers(),
+    )
+
+
+def store_status(store: Store, usage: Usage, ahead: Ahead) -> StoreStatus:
+    numbers, tallies = store.numbers(), usage.tallies.values()
+    return StoreStatus(
+        folder=str(store.folder or ""),
+        limit=numbers.store.limit,
+        used=numbers.store.used,
+        memory_limit=numbers.memory.limit,
+        memory_used=numbers.memory.used,
+        chunks=numbers.chunks,
+        evicted=numbers.evicted,
+        bad_files=numbers.bad_files,
+        trouble=numbers.trouble,
+        policy=usage.policy,
+        rule=usage.rule,
+        reason=usage.chooser.reason if usage.chooser is not None else "",
+        hits=sum(t.hits for t in tallies),
+        misses=sum(t.misses for t in tallies),
+        ahead=usage.ahead,
+        seconds_missed=sum(t.seconds_missed for t in tallies),
+        seconds_saved=sum(t.seconds_saved for t in tallies),
+        working_set=usage.working_set(),
+        ghosts=usage.ghosts,
+        versions=usage.versions(),
+        preloads=ahead.statuses(),
+    )
