@@ -1,6 +1,6 @@
 """A small `Operations`, made of the real words."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -14,11 +14,12 @@ from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetV
 from penstock_service.core.declaration import Declaration, check_task
 from penstock_service.core.difference import Difference, ShardChange
 from penstock_service.core.discovery import Child, Discovery
-from penstock_service.core.errors import InvalidRequest, NotFound
+from penstock_service.core.errors import InvalidRequest, NotFound, ResourceExhausted
 from penstock_service.core.job import JobStatus, JobStreamStatus, RankStatus
 from penstock_service.core.quality import Quality
 from penstock_service.core.run import Began, RunStatus, row_ranges
 from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
+from penstock_service.core.store import AheadStatus, GhostStatus, StoredVersion, StoreStatus
 
 
 def a_version(name: str, path: str, description: str = "", tags: tuple[str, ...] = ()) -> DatasetVersion:
@@ -111,12 +112,46 @@ SOME_NUMBERS = Numbers(
     places_open=1,
     chunks_made=7,
     chunk_hits=9,
+    chunk_misses=7,
+    chunks_made_ahead=2,
+    chunk_seconds_missed=0.75,
+    chunk_seconds_saved=1.25,
+    ghost_hit_ratios={"0.5": 0.25, "1": 0.5, "2": 0.75},
     segments_built=4,
     bounds=(Bound("read ahead", 512, used=128, wait_seconds=0.75),),
     workers=2,
     workers_restarted=1,
     loop_lag_seconds=0.002,
     mixed={"titanic": A_QUALITY},
+)
+
+A_STORE = StoreStatus(
+    folder="/store",
+    limit=1000,
+    used=900,
+    memory_limit=500,
+    memory_used=0,
+    chunks=9,
+    evicted=2,
+    bad_files=0,
+    trouble="",
+    policy="adaptive",
+    rule="lfu",
+    reason="of the latest uses would have been hits: lru 40.0%, lfu 50.0%",
+    hits=30,
+    misses=10,
+    ahead=4,
+    seconds_missed=5.0,
+    seconds_saved=15.0,
+    working_set=800,
+    ghosts=(
+        GhostStatus("lfu", 0.5, 500, 0.25),
+        GhostStatus("lfu", 1.0, 1000, 0.5),
+        GhostStatus("lfu", 2.0, 2000, 0.55),
+        GhostStatus("lru", 1.0, 1000, 0.4),
+    ),
+    versions=(StoredVersion("titanic@v1", True, 10, 9, 900, 1000, 30, 10, 15.0), StoredVersion("", False, 0, 1, 9, 0)),
+    preloads=(AheadStatus("titanic@v1", "preload", "making", 10, 5, 4, 400, 0.25),),
 )
 
 A_STREAM = StreamStatus(
@@ -210,6 +245,7 @@ class SmallOperations:
     held: dict[str, DatasetVersion] = field(default_factory=dict)
     passing: dict[str, bool] = field(default_factory=lambda: {"registry": True, "workers": True})
     now: Numbers = SOME_NUMBERS
+    kept: StoreStatus = A_STORE
     fault: Exception | None = None  # raised by whatever is asked next
     said: Declaration | None = None  # at the last registration
     in_use: tuple[str, ...] = ()
@@ -289,6 +325,17 @@ class SmallOperations:
         row = {"rank": 0, "place": 0, "valid": True, "source": 0, "dataset": "titanic", "version": "v1"}
         row |= {"split": "train", "shard": "0.csv", "shard_row": 3, "row": 3, "segment": 0, "unit": 1, "bad": None}
         return pa.RecordBatch.from_pylist([row])
+
+    def store(self) -> StoreStatus:
+        return self.kept
+
+    async def warm(self, name: str, split: str = "") -> AsyncIterator[AheadStatus]:
+        await self.dataset(name)
+        if split == "huge":
+            raise ResourceExhausted(f"{name} needs about 9 more bytes in the chunk store")
+        for state, made in (("making", 1), ("stopped" if split == "torn" else "done", 2)):
+            reason = "not all could be made" if state == "stopped" else ""
+            yield AheadStatus(f"{name}@v1", "warm", state, 3, 1, made, made * 100, 0.5 * made, reason)  # type: ignore[arg-type]
 
     def sessions(self) -> list[SessionStatus]:
         return [A_SESSION]

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from penstock_service.chunks import file as chunk_file
 from penstock_service.chunks import sync as chunk_sync
 from penstock_service.chunks.file import Place, seal, write
 from penstock_service.chunks.folder import Folder
@@ -151,14 +151,14 @@ def test_when_the_disk_refuses_chunks_go_through_memory(
     opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = opened()
-    whole = chunk_file.pa.OSFile
+    whole = pa.OSFile
 
     def refuse(path: str, mode: str) -> object:
         if Path(path).parent == tmp_path / "store":
             raise OSError(number, os.strerror(number))
         return whole(path, mode)
 
-    monkeypatch.setattr(chunk_file.pa, "OSFile", refuse)
+    monkeypatch.setattr("pyarrow.OSFile", refuse)
     entry = put(store, "a")
     assert entry
     assert entry.memory

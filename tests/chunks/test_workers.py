@@ -1,8 +1,8 @@
 """The same laws for threads and processes, and what only processes must bear."""
 
 import asyncio
-import re
 import os
+import re
 import signal
 import subprocess
 import sys

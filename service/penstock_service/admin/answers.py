@@ -196,6 +196,7 @@ class Session(BaseModel):
     taken_epoch: int = Field(description="where the trainer is, as it last said")
     taken_step: int = Field(description="the one that the trainer gets next")
     seconds_since_moved: float = Field(description="since the trainer last got on")
+    transport_reason: str = Field(description="why the transport is that one")
 
     @classmethod
     def of(cls, status: SessionStatus) -> "Session":

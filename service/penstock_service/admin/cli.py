@@ -15,13 +15,16 @@ import typer
 
 from penstock_service.admin.bad_rows import bad_rows
 from penstock_service.admin.dataset_commands import Http, Json, dataset_commands, show_one
+from penstock_service.admin.doctor import doctor
 from penstock_service.admin.explain_command import explain
 from penstock_service.admin.flags import with_flags
 from penstock_service.admin.job_commands import show_jobs
 from penstock_service.admin.logs import set_up_logs
 from penstock_service.admin.remote import RemoteError, Server
 from penstock_service.admin.run_commands import add_run_commands
+from penstock_service.admin.store_commands import show_store, warm
 from penstock_service.admin.tables import print_json, print_settings, print_streams
+from penstock_service.admin.top import top
 from penstock_service.config import Settings
 from penstock_service.config.load import SettingsError, load, show
 from penstock_service.core.errors import ServiceError
@@ -65,6 +68,10 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("explain")(explain)
     cli.command("streams")(_streams)
     cli.command("jobs")(show_jobs)
+    cli.command("store")(show_store)
+    cli.command("warm")(warm)
+    cli.command("top")(top)
+    cli.command("doctor")(doctor)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)
     return cli

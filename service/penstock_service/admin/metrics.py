@@ -19,6 +19,7 @@ STAGES = ("read", "mix", "gather", "send")
 POLICIES = ("fail", "skip", "substitute", "quarantine")
 REASONS = ("credit", "rows")
 TRANSPORTS = ("grpc", "shm")
+SIZES = ("0.5", "1", "2")  # of ghosts, in caps
 CODES = tuple(value for name, value in vars(codes).items() if name.isupper())
 
 
@@ -76,7 +77,13 @@ def _waits(numbers: Numbers) -> Iterator[Metric]:
 
 def _making(numbers: Numbers) -> Iterator[Metric]:
     yield _counter("penstock_chunks_made", "Chunks read from their source and processed.", numbers.chunks_made)
-    yield _counter("penstock_chunk_hits", "Chunks that were found in the store or in memory.", numbers.chunk_hits)
+    yield _counter("penstock_chunk_hits", "Uses of chunks that were in the store or in memory.", numbers.chunk_hits)
+    yield _counter("penstock_chunk_misses", "Chunks made because somebody used them.", numbers.chunk_misses)
+    yield _counter("penstock_chunks_made_ahead", "Chunks made by preload or warm.", numbers.chunks_made_ahead)
+    yield _counter("penstock_chunk_miss_seconds", "Seconds of workers for the misses.", numbers.chunk_seconds_missed)
+    yield _counter("penstock_chunk_saved_seconds", "Seconds of workers that hits saved.", numbers.chunk_seconds_saved)
+    ratios = dict.fromkeys(SIZES, 0.0) | numbers.ghost_hit_ratios
+    yield _gauges("penstock_store_ghost_hit_ratio", "What a store of so many caps would have hit.", "caps", ratios)
     yield _gauge(
         "penstock_mixing_bytes", "Indices of segments, and rows that wait in mixing pools.", numbers.mixing_bytes
     )

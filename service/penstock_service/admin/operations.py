@@ -1,6 +1,6 @@
 """What the admin side may ask of the running server. `app.py` implements it; the tests have one of their own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from penstock_service.core.discovery import Discovery
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
+from penstock_service.core.store import AheadStatus, StoreStatus
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,12 @@ class Operations(Protocol):
 
     async def quarantine(self, run: str, dataset: str, rows: Sequence[int | str], reason: str = "") -> Began:
         """Leaves rows, by their stored numbers, out of what the run has still to read."""
+
+    def store(self) -> StoreStatus:
+        """The chunk store: what is in it, what it saves."""
+
+    def warm(self, name: str, split: str = "") -> AsyncIterator[AheadStatus]:
+        """Makes all chunks of a dataset; says how far it is, at last that it is over. Stops when it is closed."""
 
     def sessions(self) -> list[SessionStatus]: ...
 

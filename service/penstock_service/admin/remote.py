@@ -3,6 +3,8 @@
 import http.client
 import json
 import os
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -77,13 +79,54 @@ class Server:
     def streams(self) -> list[dict[str, Any]]:
         return list(self._ask("GET", "/api/v1/streams")["streams"])
 
-    def _ask(self, method: str, path: str, body: object = None, seconds: float | None = SECONDS) -> dict[str, Any]:
+    def store(self) -> dict[str, Any]:
+        return self._ask("GET", "/api/v1/store")
+
+    def facts(self) -> dict[str, Any]:
+        """What `penstock top` shows and `penstock doctor` judges."""
+        return {
+            "ready": self._ask("GET", "/readyz", accepted=(503,)),
+            "load": self._ask("GET", "/api/v1/load"),
+            "store": self.store(),
+            "sessions": self._ask("GET", "/api/v1/sessions")["sessions"],
+            "jobs": self.jobs(),
+            "places": self._ask("GET", "/api/v1/places")["places"],
+        }
+
+    def warm(self, name: str, split: str) -> Iterator[dict[str, Any]]:
+        """How far it is, line by line."""
+        path = _dataset(name) + "/warm" + (f"?{urlencode({'split': split})}" if split else "")
+        with self._answer("POST", path, None, None) as answer:
+            if answer.status >= 400:
+                self._read(answer.status, answer.read())
+            for line in answer:
+                yield self._read(200, line)
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        seconds: float | None = SECONDS,
+        accepted: Collection[int] = (),
+    ) -> dict[str, Any]:
+        """`accepted`: statuses that are no error here."""
+        try:
+            with self._answer(method, path, body, seconds) as answer:
+                status, text = answer.status, answer.read()
+        except http.client.HTTPException:
+            status, text = 0, b""
+        return self._read(200 if status in accepted else status, text)
+
+    @contextmanager
+    def _answer(
+        self, method: str, path: str, body: object, seconds: float | None
+    ) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=seconds)
         headers = {} if body is None else {"Content-Type": "application/json"}
         try:
             connection.request(method, path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            status, text = answer.status, answer.read()
+            yield connection.getresponse()
         except TimeoutError:
             raise RemoteError(f"the server at {self.address} did not answer within {seconds:.0f} s") from None
         except OSError as error:
@@ -92,11 +135,8 @@ class Server:
                 f"    penstock serve PATH\n"
                 f"or say where it is with --http HOST:PORT or {VARIABLE}."
             ) from None
-        except http.client.HTTPException:
-            status, text = 0, b""
         finally:
             connection.close()
-        return self._read(status, text)
 
     def _read(self, status: int, text: bytes) -> dict[str, Any]:
         try:
@@ -105,7 +145,7 @@ class Server:
             answer = None
         if not isinstance(answer, dict) or (status >= 400 and "message" not in answer):
             raise RemoteError(f"what answers at {self.address} is no Penstock server's HTTP side (status {status})")
-        if status >= 400:
+        if status >= 400 or answer.keys() == {"code", "message"}:
             raise RemoteError(answer["message"])
         return answer
 

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import get_args
@@ -20,6 +20,7 @@ from penstock_service.app.library import Library
 from penstock_service.app.mixers import Mixers
 from penstock_service.app.runs import Runs
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.warming import Warming
 from penstock_service.app.watch import RankWatch
 from penstock_service.batch.policy import OnError
 from penstock_service.chunks.chunks import Chunks
@@ -33,6 +34,7 @@ from penstock_service.core.discovery import Discovery
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
+from penstock_service.core.store import AheadStatus, StoreStatus
 from penstock_service.deliver.data import DataService
 
 
@@ -64,6 +66,7 @@ class ServerOperations:
         lag: LagProbe,
         bad_rows: BadRows,
         watch: RankWatch,
+        warming: Warming,
         checks: Callable[[], dict[str, bool]],
     ) -> None:
         self._settings = settings
@@ -80,6 +83,7 @@ class ServerOperations:
         self._lag = lag
         self._bad_rows = bad_rows
         self._watch = watch
+        self._warming = warming
         self._checks = checks
 
     def checks(self) -> dict[str, bool]:
@@ -89,7 +93,9 @@ class ServerOperations:
         return await self._library.datasets(text, task, tag)
 
     async def register(self, name: str, path: str | Sequence[str], said: Declaration) -> DatasetVersion:
-        return await self._library.register(name, path, said)
+        version = await self._library.register(name, path, said)
+        self._warming.registered(version)
+        return version
 
     async def dataset(self, name: str) -> DatasetVersion:
         return await self._library.dataset(name)
@@ -104,7 +110,15 @@ class ServerOperations:
         return await self._library.remove(name, force)
 
     async def discover(self) -> Discovery:
-        return await self._discoverer.look()
+        found = await self._discoverer.look()
+        self._warming.look()
+        return found
+
+    def warm(self, name: str, split: str = "") -> AsyncIterator[AheadStatus]:
+        return self._warming.warm(name, split)
+
+    def store(self) -> StoreStatus:
+        return self._chunks.status()
 
     async def bad_rows(self, job: str = "", stream: str = "", most: int = 1000) -> list[BadRow]:
         return await asyncio.to_thread(self._bad_rows.list, job, stream, most)
@@ -164,6 +178,11 @@ class ServerOperations:
             places_open=sum(place.state != "closed" for place in self._chunks.places()),
             chunks_made=chunks.made,
             chunk_hits=chunks.hits,
+            chunk_misses=chunks.misses,
+            chunks_made_ahead=chunks.ahead,
+            chunk_seconds_missed=chunks.seconds_missed,
+            chunk_seconds_saved=chunks.seconds_saved,
+            ghost_hit_ratios=chunks.ghost_hit_ratios,
             segments_built=int(values.get("segments_built", 0)),
             bounds=chunks.bounds,
             mixing_bytes=self._mixers.nbytes,

@@ -26,6 +26,7 @@ from penstock_service.app.runs import Runs
 from penstock_service.app.seeds import Seeds
 from penstock_service.app.strict import EXIT_CODE, Strict
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.warming import Warming
 from penstock_service.app.watch import RankWatch
 from penstock_service.app.web import WebServer
 from penstock_service.chunks.chunks import Chunks
@@ -120,6 +121,7 @@ class Server:
                 settings.read_retry_deadline,
             ),
             breaker=Limits(settings.breaker_failures, settings.breaker_pause),
+            policy=settings.store_policy,
         )
         self._data = DataService(
             self._subscribe,
@@ -131,6 +133,9 @@ class Server:
         )
         self._watch = RankWatch(self._data.sessions, settings.missing_after, settings.lagging_after)
         self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules)
+        self._warming = Warming(
+            settings.preload, self._chunks, self._library.lookup, self._library.datasets, settings.python_modules
+        )
         self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)
         self._stack.push_async_callback(self._discoverer.stop)
         self._stack.callback(self._library.close)
@@ -151,12 +156,14 @@ class Server:
             settings.python_modules,
             self._counters,
             self._bad_rows,
+            self._warming.opened,
         )
 
         # Worker processes, if any, begin before gRPC does: nothing may fork a process that speaks gRPC.
         self._stack.push_async_callback(self._chunks.stop)
         await self._chunks.start()
         self._up["workers"] = True
+        self._stack.push_async_callback(self._warming.stop)
         self._stack.push_async_callback(self._mixers.stop)
         operations = self._operations()
         await self._web.start(make_http(operations, address=settings.http))
@@ -164,6 +171,7 @@ class Server:
         if settings.discover is not None:
             await self._discoverer.look()
             self._discoverer.start()
+        await self._warming.eager()
         self._up["registry"] = True
 
         control = ControlService(operations, self._version)
@@ -178,6 +186,7 @@ class Server:
         self._stack.push_async_callback(self._watch.stop)
         self._lock.note({"grpc": self._addresses.grpc, "http": self._addresses.http})
         self._up["grpc"] = True
+        self._warming.look()
 
     async def drain(self, reason: str) -> None:
         """Not ready any more; streams finish the bundle in hand. Returns when they have, or early enough to stop within
@@ -217,6 +226,7 @@ class Server:
             self._lag,
             self._bad_rows,
             self._watch,
+            self._warming,
             lambda: dict(self._up),
         )
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import cast
@@ -25,6 +26,7 @@ from penstock_service.batch.placeholder import parse_placeholder
 from penstock_service.batch.policy import Applied, OnError, Policy
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
+from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.core.feed import News, Opening
 from penstock_service.core.plan import PoolDefaults
@@ -50,8 +52,12 @@ class Subscriptions:
         python_modules: tuple[str, ...],
         counters: Counters,
         bad_rows: BadRows,
+        opened: Callable[[DatasetVersion], str] = lambda dataset: "",
     ) -> None:
-        """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run."""
+        """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run;
+        `opened` is told what is read, and says what its user should know of it.
+        """
+        self._opened = opened
         self._step_bytes = step_bytes
         self._asking = Asking(lookup, seeds, python_modules)
         self._agreement = Agreement()
@@ -107,6 +113,8 @@ class Subscriptions:
                 )
             for source in stream.sources:
                 failed.callback(self._chunks.hold(source).release)
+            if not looking:
+                notes.extend(note for source in stream.sources if (note := self._opened(source)))
             held = failed.pop_all()
         fetch = Fetch(segments, self._chunks, schema, request.view.row_ids, policy.placeholder)
         known, at = at, at if run is None else replace(at, run=run.run.journal.carried())

@@ -226,6 +226,11 @@ class Chunks:
         keys = version.keys(range(version.chunks))
         return [chunk for chunk, key in enumerate(keys) if not self._rack.has(key)]
 
+    @property
+    def store_limit(self) -> int:
+        """Bytes that the store may hold on disk."""
+        return self._rack.disk.bound.limit
+
     def warning(self, dataset: DatasetVersion) -> str:
         """What to say when a version is opened that the store cannot hold; empty: it can, or it was said before."""
         version = self._versions.get(owner_of(dataset))

@@ -21,8 +21,7 @@ class ChunkNumbers:
     ahead: int  # made before anybody asked
     seconds_missed: float
     seconds_saved: float
-    hit_ratio_half: float | None  # that half the cap, and twice the cap, would have had lately
-    hit_ratio_twice: float | None
+    ghost_hit_ratios: dict[str, float]  # that half the cap, the cap and twice the cap would have had lately
     failed: int
     retried: int
     making_seconds: float  # of workers
@@ -42,7 +41,7 @@ def chunk_numbers(
     production: Production, executor: Executor, usage: Usage, store: Store, counters: Counters
 ) -> ChunkNumbers:
     values, tallies = counters.values, usage.tallies.values()
-    ghosts = {ghost.factor: ghost.hit_ratio for ghost in usage.ghosts if ghost.policy == usage.rule}
+    ghosts = {f"{g.factor:g}": g.hit_ratio for g in usage.ghosts if g.policy == usage.rule}
     return ChunkNumbers(
         made=int(values.get("made", 0)),
         hits=sum(t.hits for t in tallies),
@@ -50,8 +49,7 @@ def chunk_numbers(
         ahead=usage.ahead,
         seconds_missed=sum(t.seconds_missed for t in tallies),
         seconds_saved=sum(t.seconds_saved for t in tallies),
-        hit_ratio_half=ghosts.get(0.5),
-        hit_ratio_twice=ghosts.get(2.0),
+        ghost_hit_ratios=ghosts,
         failed=int(values.get("failed", 0)),
         retried=int(values.get("retried", 0)),
         making_seconds=values.get("making_seconds", 0.0),

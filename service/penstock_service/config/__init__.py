@@ -21,6 +21,7 @@ from penstock_service.config.machine import (
     state_home,
 )
 from penstock_service.config.sizes import Size
+from penstock_service.core.store import Policy, PreloadMode
 from penstock_service.core.uri import secrets_in
 from penstock_service.source.stores import SCHEMES, Scheme, check_endpoint
 
@@ -66,6 +67,16 @@ class Settings(BaseSettings):
         default=512 * MiB,
         ge=MiB,
         description="most bytes of chunks that pass through memory where the disk cannot take them",
+    )
+    store_policy: Policy = Field(
+        default="lru",
+        description="which dataset version gives way first in the store, of those that nobody reads: "
+        "lru (used longest ago), lfu (used least often), fifo (came first), adaptive (what would have hit most)",
+    )
+    preload: PreloadMode = Field(
+        default="auto",
+        description="what is decoded before anybody reads it: auto (what fits, in the background), "
+        "eager (all, before the server is ready), lazy (nothing)",
     )
     memory: Size = Field(
         default_factory=lambda: default_memory(container_memory()),
@@ -201,7 +212,7 @@ class Settings(BaseSettings):
     def _expand(cls, value: Path | None) -> Path | None:
         return value and value.expanduser().absolute()
 
-    @field_validator("log_level", "log_format", "worker_kind", mode="before")
+    @field_validator("log_level", "log_format", "worker_kind", "store_policy", "preload", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value

@@ -40,6 +40,7 @@ class SessionStatus:
     taken_step: int = 0
     seconds_since_moved: float = 0.0  # since it last got on
     epoch_steps: int | None = None  # of a whole epoch, where that is known
+    transport_reason: str = ""  # why it is that one
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,11 @@ class Numbers:
     places_open: int = 0  # whose circuit breaker is not closed
     chunks_made: int = 0
     chunk_hits: int = 0
+    chunk_misses: int = 0
+    chunks_made_ahead: int = 0
+    chunk_seconds_missed: float = 0.0
+    chunk_seconds_saved: float = 0.0
+    ghost_hit_ratios: dict[str, float] = field(default_factory=dict)  # by size, in caps
     segments_built: int = 0
     mixing_bytes: int = 0  # of indices, and of rows that wait in pools
     bounds: tuple[Bound, ...] = ()

@@ -205,7 +205,7 @@ class DataService:
         ledger = Ledger()
         ledger.open_window(max(1, request.window.steps), max(1, request.window.bytes))
         target = request.view.target_rows_per_s
-        session = Session(who, opening, ledger, self._limits, self.totals, context.write, target, offer.slots)
+        session = Session(who, opening, ledger, self._limits, self.totals, context.write, target, *offer)
         self._sessions[who.session] = session
         self.totals.sessions += 1
         if self._draining is not None:

@@ -80,10 +80,14 @@ class Session:
         write: Write,
         target_rows_per_s: float = 0.0,
         slots: Slots | None = None,
+        reason: str = "",
     ) -> None:
-        """`slots`: shared with the client once it has proven that it maps them; the session closes them."""
+        """`slots`: shared with the client once it has proven that it maps them; the session closes them. `reason`: why
+        they are offered, or not.
+        """
         self.who = who
         self.transport = "grpc"
+        self._reason = reason
         self._slots = slots
         self._proof = asyncio.Event()
         self._making_into: Slot | None = None
@@ -123,7 +127,8 @@ class Session:
             if self._slots.prove(nonce):
                 self.transport = "shm"
             else:
-                _log.info("session %s: no shared memory: %s", self.who.session, reason or "the proof is wrong")
+                self._reason = f"no shared memory: {reason or 'the proof is wrong'}"
+                _log.info("session %s: %s", self.who.session, self._reason)
                 self.let_slots_go()
         self._proof.set()
 
@@ -333,4 +338,5 @@ class Session:
             taken_step=self._taken[1],
             seconds_since_moved=now - self._moved,
             epoch_steps=self._opening.steps,
+            transport_reason=self._reason,
         )
