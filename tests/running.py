@@ -36,7 +36,8 @@ class Running:
         return [
             *(sys.executable, "-m", "penstock_service", "serve", *self.paths),
             *("--grpc", self.target, "--http", self.http),
-            *("--state-dir", str(self.folder / "state"), "--store-dir", str(self.folder / "store"), *self.flags),
+            *("--state-dir", str(self.folder / "state"), "--store-dir", str(self.folder / "store")),
+            *("--preload", "lazy", *self.flags),  # tests of sessions see what sessions cause; the last flag counts
         ]
 
     def start(self) -> Self:

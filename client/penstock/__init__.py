@@ -35,6 +35,7 @@ from penstock.explanation import Explanation
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
 from penstock.runs import Change, RunInfo
 from penstock.stream import Stream
+from penstock.warmed import Warmed
 
 __all__ = [
     "AlreadyExists",
@@ -69,5 +70,6 @@ __all__ = [
     "SourceChanged",
     "SourceUnreadable",
     "Stream",
+    "Warmed",
     "connect",
 ]

@@ -47,8 +47,8 @@ def connect(target: str | None = None, *, token: str | None = None, job: str | N
 class Client(Registry, Runs):
     """Made by `connect`. May be used from several threads, pickled, and used after a fork.
 
-    What it may ask about datasets (register, get, list, search, versions, diff, remove, discover) is in `registry.py`;
-    about runs (runs, set_mixture, quarantine) in `runs.py`.
+    What it may ask about datasets (register, get, list, search, versions, diff, remove, discover, warm) is in
+    `registry.py`; about runs (runs, set_mixture, quarantine) in `runs.py`.
     """
 
     def __init__(self, target: str, *, token: str | None = None, job: str | None = None) -> None:

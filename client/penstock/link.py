@@ -4,7 +4,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import grpc
@@ -59,6 +59,16 @@ class Link:
             return method(request, timeout=timeout, metadata=self.metadata)
         except grpc.RpcError as error:
             raise self.error(error) from None
+
+    def each(self, method: Any, request: Any) -> Generator[Any, None, None]:
+        """The answers of one control call that has several. The call ends where the iteration does."""
+        call = method(request, metadata=self.metadata)
+        try:
+            yield from call
+        except grpc.RpcError as error:
+            raise self.error(error) from None
+        finally:
+            call.cancel()
 
     def error(self, error: grpc.RpcError) -> PenstockError:
         """A status as one of our errors, to be raised by the caller."""

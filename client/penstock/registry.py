@@ -1,12 +1,14 @@
 """What a client may ask of the server's registry of datasets."""
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Any, Final
 
-from penstock.errors import InvalidRequest
+from penstock.errors import InvalidRequest, ResourceExhausted, ServerUnavailable
 from penstock.link import Link
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild
+from penstock.warmed import Warmed
 from penstock_proto.v1 import control_pb2 as pb
 from penstock_proto.v1 import control_pb2_grpc
 from penstock_proto.v1.tasks import Task
@@ -138,6 +140,33 @@ class Registry:
         """
         answer = self._call("DiscoverDatasets", pb.DiscoverDatasetsRequest(), None)
         return [DiscoveredChild.of(child) for child in answer.children]
+
+    def warm(self, name: str, *, split: str = "train", progress: Callable[[Warmed], None] | None = None) -> Warmed:
+        """Have all chunks of a dataset made and kept by the server before they are read; returns when they are there.
+
+        Sessions go before it. What streams transform themselves (`rows=`) is not made.
+
+        Args:
+            name: NAME or NAME@VERSION.
+            progress: called with how far it is, again and again. If it raises, the making ends.
+
+        Raises:
+            DatasetNotFound: with the nearest names.
+            ResourceExhausted: it does not fit into the server's chunk store, with the bytes; or the store's disk
+                refuses. Where not all could be made, the text says why.
+        """
+        stub = control_pb2_grpc.ControlStub(self._link.channel())
+        last = None
+        with closing(self._link.each(stub.Warm, pb.WarmRequest(name=name, split=split))) as statuses:
+            for status in statuses:
+                last = Warmed.of(status)
+                if progress is not None:
+                    progress(last)
+        if last is None or last.state not in ("done", "stopped"):
+            raise ServerUnavailable(f"{self._link.target} ended before all of {name} was made")
+        if last.state == "stopped":
+            raise ResourceExhausted(f"{last}: {last.reason}")
+        return last
 
     def _call(self, method: str, request: Any, timeout: float | None = _CALL_TIMEOUT) -> Any:
         stub = control_pb2_grpc.ControlStub(self._link.channel())

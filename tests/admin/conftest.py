@@ -1,6 +1,6 @@
 """A small `Operations`, made of the real words."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
@@ -329,7 +329,7 @@ class SmallOperations:
     def store(self) -> StoreStatus:
         return self.kept
 
-    async def warm(self, name: str, split: str = "") -> AsyncIterator[AheadStatus]:
+    async def warm(self, name: str, split: str = "") -> AsyncGenerator[AheadStatus, None]:
         await self.dataset(name)
         if split == "huge":
             raise ResourceExhausted(f"{name} needs about 9 more bytes in the chunk store")

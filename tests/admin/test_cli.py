@@ -98,7 +98,7 @@ def test_every_setting_has_a_flag(capsys: Output) -> None:
         (["serve", "--memory", "5G"], "memory = '5G' (from --memory) is refused: a size is a number of bytes"),
         (["serve", "--nonsense"], "No such option: --nonsense"),
         (["serve", "--config", "/none.yaml"], "there is no config file /none.yaml"),
-        (["srve"], "No such command 'srve'. Did you mean 'serve'?"),
+        (["srve"], "No such command 'srve'. Did you mean 'serve'"),
         (["datasets", "--http", "nowhere"], "--http 'nowhere': an address is HOST:PORT"),
         (["datasets", "register", ""], "a dataset is [NAME=]PATH, such as data/"),
         (["config", "show", "--config", "/none.yaml"], "there is no config file /none.yaml"),

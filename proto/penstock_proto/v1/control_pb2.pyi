@@ -333,3 +333,31 @@ class ExplainResponse(_message.Message):
     ROWS_FIELD_NUMBER: _ClassVar[int]
     rows: bytes
     def __init__(self, rows: _Optional[bytes] = ...) -> None: ...
+
+class WarmRequest(_message.Message):
+    __slots__ = ("name", "split")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPLIT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    split: str
+    def __init__(self, name: _Optional[str] = ..., split: _Optional[str] = ...) -> None: ...
+
+class Warming(_message.Message):
+    __slots__ = ("dataset", "state", "chunks", "there", "made", "size", "seconds", "reason")
+    DATASET_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    THERE_FIELD_NUMBER: _ClassVar[int]
+    MADE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    dataset: str
+    state: str
+    chunks: int
+    there: int
+    made: int
+    size: int
+    seconds: float
+    reason: str
+    def __init__(self, dataset: _Optional[str] = ..., state: _Optional[str] = ..., chunks: _Optional[int] = ..., there: _Optional[int] = ..., made: _Optional[int] = ..., size: _Optional[int] = ..., seconds: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...

@@ -99,6 +99,11 @@ class ControlStub(object):
                 request_serializer=penstock__proto_dot_v1_dot_control__pb2.ExplainRequest.SerializeToString,
                 response_deserializer=penstock__proto_dot_v1_dot_control__pb2.ExplainResponse.FromString,
                 _registered_method=True)
+        self.Warm = channel.unary_stream(
+                '/penstock.v1.Control/Warm',
+                request_serializer=penstock__proto_dot_v1_dot_control__pb2.WarmRequest.SerializeToString,
+                response_deserializer=penstock__proto_dot_v1_dot_control__pb2.Warming.FromString,
+                _registered_method=True)
 
 
 class ControlServicer(object):
@@ -183,6 +188,13 @@ class ControlServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Warm(self, request, context):
+        """Makes all chunks of a dataset that are not in the store; says how far it is. Ends with the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -250,6 +262,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=penstock__proto_dot_v1_dot_control__pb2.ExplainRequest.FromString,
                     response_serializer=penstock__proto_dot_v1_dot_control__pb2.ExplainResponse.SerializeToString,
+            ),
+            'Warm': grpc.unary_stream_rpc_method_handler(
+                    servicer.Warm,
+                    request_deserializer=penstock__proto_dot_v1_dot_control__pb2.WarmRequest.FromString,
+                    response_serializer=penstock__proto_dot_v1_dot_control__pb2.Warming.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -603,6 +620,33 @@ class Control(object):
             '/penstock.v1.Control/Explain',
             penstock__proto_dot_v1_dot_control__pb2.ExplainRequest.SerializeToString,
             penstock__proto_dot_v1_dot_control__pb2.ExplainResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Warm(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/penstock.v1.Control/Warm',
+            penstock__proto_dot_v1_dot_control__pb2.WarmRequest.SerializeToString,
+            penstock__proto_dot_v1_dot_control__pb2.Warming.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,6 +1,6 @@
 """What the admin side may ask of the running server. `app.py` implements it; the tests have one of their own."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -89,7 +89,7 @@ class Operations(Protocol):
     def store(self) -> StoreStatus:
         """The chunk store: what is in it, what it saves."""
 
-    def warm(self, name: str, split: str = "") -> AsyncIterator[AheadStatus]:
+    def warm(self, name: str, split: str = "") -> AsyncGenerator[AheadStatus, None]:
         """Makes all chunks of a dataset; says how far it is, at last that it is over. Stops when it is closed."""
 
     def sessions(self) -> list[SessionStatus]: ...

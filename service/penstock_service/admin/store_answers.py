@@ -1,7 +1,8 @@
 """The HTTP API about the chunk store, and its JSON."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Self
 
@@ -134,10 +135,11 @@ def add_store(http: FastAPI, operations: Operations) -> None:
         return StreamingResponse(_lines(first, going), media_type="application/x-ndjson")
 
 
-async def _lines(first: AheadStatus, rest: AsyncIterator[AheadStatus]) -> AsyncIterator[str]:
-    yield Warmed.of(first).model_dump_json() + "\n"
+async def _lines(first: AheadStatus, going: AsyncGenerator[AheadStatus, None]) -> AsyncIterator[str]:
     try:
-        async for status in rest:
-            yield Warmed.of(status).model_dump_json() + "\n"
+        async with aclosing(going) as rest:
+            yield Warmed.of(first).model_dump_json() + "\n"
+            async for status in rest:
+                yield Warmed.of(status).model_dump_json() + "\n"
     except ServiceError as error:  # the status line is gone
         yield json.dumps({"code": error.code, "message": str(error)}) + "\n"

@@ -40,7 +40,7 @@ _COLUMNS = {
 
 def uses(store: Mapping[str, Any]) -> str:
     if store["hit_ratio"] is None:
-        return "no chunk was used yet"
+        return f"no chunk was used yet; {store['ahead']:,} chunks made ahead"
     per_miss = "" if store["seconds_per_miss"] is None else f" of {store['seconds_per_miss']:.3f} s each"
     return (
         f"{store['hits']:,} hits, {store['misses']:,} misses{per_miss}: {store['hit_ratio']:.1%} hit, "

@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import get_args
@@ -114,7 +114,7 @@ class ServerOperations:
         self._warming.look()
         return found
 
-    def warm(self, name: str, split: str = "") -> AsyncIterator[AheadStatus]:
+    def warm(self, name: str, split: str = "") -> AsyncGenerator[AheadStatus, None]:
         return self._warming.warm(name, split)
 
     def store(self) -> StoreStatus:

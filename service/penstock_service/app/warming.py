@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 from penstock_service.chunks.ahead import Plan
@@ -85,7 +85,7 @@ class Warming:
             self._begin(self._preload(dataset))
         return self._chunks.warning(dataset)
 
-    async def warm(self, name: str, split: str = "") -> AsyncIterator[AheadStatus]:
+    async def warm(self, name: str, split: str = "") -> AsyncGenerator[AheadStatus, None]:
         """How far it is, again and again; the last one is over. It stops when nobody listens any more.
 
         Raises:

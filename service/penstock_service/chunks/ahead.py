@@ -168,6 +168,8 @@ class Ahead:
         plan.changed.set()
         if not plan.pending and not plan.over:
             plan.end()
+            done = plan.status()
+            logger.info("%s: %d chunks made ahead (%s) in %.1f s", done.dataset, done.made, done.why, done.seconds)
 
     def _refusal(self, plan: Plan) -> str:
         """Why the chunks do not fit; empty: they do."""

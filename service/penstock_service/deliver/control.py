@@ -1,7 +1,8 @@
 """The control service: what the server is, which datasets it has, and the runs that are read from it."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
@@ -14,6 +15,7 @@ from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
 from penstock_service.core.errors import ServiceError
 from penstock_service.core.run import Began, RunStatus
+from penstock_service.core.store import AheadStatus
 from penstock_service.deliver import registered, runs
 from penstock_service.deliver.refusal import Context, refuse
 
@@ -36,6 +38,8 @@ class Datasets(Protocol):
     async def remove(self, name: str, force: bool = False) -> DatasetVersion: ...
 
     async def discover(self) -> Discovery: ...
+
+    def warm(self, name: str, split: str = "") -> AsyncGenerator[AheadStatus, None]: ...
 
     async def explain(
         self, request: data_pb2.Open, step: int, epoch: int | None, all_ranks: bool
@@ -114,6 +118,14 @@ class ControlService(control_pb2_grpc.ControlServicer):
         epoch = request.epoch if request.HasField("epoch") else None
         rows = await _answer(self._datasets.explain(request.open, request.step, epoch, request.all_ranks), context)
         return pb.ExplainResponse(rows=await asyncio.to_thread(_ipc_stream, rows))
+
+    async def Warm(self, request: pb.WarmRequest, context: Context) -> AsyncIterator[pb.Warming]:  # noqa: N802
+        try:
+            async with aclosing(self._datasets.warm(request.name, request.split)) as going:
+                async for status in going:
+                    yield registered.warming(status)
+        except ServiceError as problem:
+            await refuse(problem, context)
 
     async def _register(self, request: pb.RegisterDatasetRequest) -> pb.Dataset:
         paths = [path for path in (request.path, *request.paths) if path]

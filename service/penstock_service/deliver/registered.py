@@ -7,6 +7,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference, ShardChange
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.store import AheadStatus
 
 MOST_SHARDS: Final = 10_000
 """How many shards of a kind an answer lists, so that it stays far below the largest message."""
@@ -81,3 +82,16 @@ def _changes(shards: tuple[ShardChange, ...]) -> list[pb.ShardChange]:
         pb.ShardChange(path=s.path, rows_before=s.rows_before, rows=s.rows, size_before=s.bytes_before, size=s.bytes)
         for s in shards[:MOST_SHARDS]
     ]
+
+
+def warming(status: AheadStatus) -> pb.Warming:
+    return pb.Warming(
+        dataset=status.dataset,
+        state=status.state,
+        chunks=status.chunks,
+        there=status.there,
+        made=status.made,
+        size=status.made_bytes,
+        seconds=status.seconds,
+        reason=status.reason,
+    )
