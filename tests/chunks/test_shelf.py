@@ -1,10 +1,11 @@
+from collections import Counter
 from collections.abc import Iterable
 
 import hypothesis.strategies as st
 from hypothesis import given
 
 from penstock_service.chunks.keys import Owner
-from penstock_service.chunks.shelf import DiskShelf, Entry, MemoryShelf
+from penstock_service.chunks.shelf import RULES, DiskShelf, Entry, MemoryShelf, Rule
 
 OLD, NEW, OTHER = (("toy", version, "/") for version in ("1", "2", "3"))
 
@@ -130,3 +131,84 @@ def test_the_cap_holds_whatever_comes(steps: list[tuple[Owner, int, bool, bool]]
         if held and n % 3:
             shelf.unhold(owner)
         assert shelf.bound.used == sum(e.size for e in shelf.entries.values()) <= 40
+
+
+def test_each_rule_lets_another_version_go_first() -> None:
+    for rule, first in (("lru", "a"), ("lfu", "b"), ("fifo", "c")):
+        shelf = DiskShelf(30, rule)
+        put(shelf, "c", OTHER), put(shelf, "b", NEW), put(shelf, "a", OLD)
+        for owner, times in ((OLD, 5), (NEW, 1), (OTHER, 3)):
+            shelf.use(owner, times)
+        shelf.use(NEW, 0)
+        shelf.use(OTHER, 0)
+        assert keys(shelf.admit(10, ("asking", "1", "/"))) == [first]
+
+
+VERSIONS = [OLD, NEW, OTHER, ("toy", "4", "/")]
+
+
+@given(
+    st.sampled_from(RULES),
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("make"), st.sampled_from(VERSIONS), st.integers(1, 15)),
+            st.tuples(st.sampled_from(["use", "hold", "unhold"]), st.sampled_from(VERSIONS), st.integers(1, 5)),
+            st.tuples(st.sampled_from(["lease", "release"]), st.sampled_from(VERSIONS), st.integers(0, 50)),
+            st.tuples(st.just("rule"), st.sampled_from(VERSIONS), st.integers(0, 2)),
+        ),
+        max_size=120,
+    ),
+)
+def test_under_every_rule_the_cap_holds_and_what_is_held_or_leased_stays(
+    rule: Rule, steps: list[tuple[str, Owner, int]]
+) -> None:
+    """Rules may change at any moment, as `adaptive` changes them."""
+    shelf, held = DiskShelf(60, rule), Counter[Owner]()
+    leased: list[Entry] = []
+    for n, (what, owner, number) in enumerate(steps):
+        match what:
+            case "make":
+                before = {key: entry.owner for key, entry in shelf.entries.items()}
+                victims = shelf.admit(number, owner)
+                for victim in victims or ():
+                    assert victim.key in before
+                    assert victim.owner != owner
+                    assert victim.owner is not None
+                    assert not held[victim.owner]
+                    assert not victim.pins
+                if victims is None:
+                    assert {key: entry.owner for key, entry in shelf.entries.items()} == before
+                else:
+                    shelf.add(Entry(str(n), number, owner))
+            case "use":
+                shelf.use(owner, number)
+            case "hold":
+                shelf.hold(owner)
+                held[owner] += 1
+            case "unhold" if held[owner]:
+                shelf.unhold(owner)
+                held[owner] -= 1
+            case "lease" if shelf.entries:
+                leased.append(list(shelf.entries.values())[number % len(shelf.entries)])
+                leased[-1].pins += 1
+            case "release" if leased:
+                leased.pop(number % len(leased)).pins -= 1
+            case "rule":
+                shelf.rule = RULES[number]
+        assert all(entry.key in shelf.entries for entry in leased)
+        assert shelf.bound.used == sum(entry.size for entry in shelf.entries.values()) <= 60
+
+
+@given(st.sampled_from(RULES), st.integers(1, 10), st.integers(1, 20))
+def test_one_version_larger_than_the_cap_keeps_what_it_has_under_every_rule(rule: Rule, fits: int, more: int) -> None:
+    """A scan hits what fitted once, in every epoch: nothing thrashes."""
+    shelf = DiskShelf(10 * fits, rule)
+    for epoch in range(3):
+        hits = 0
+        for n in range(fits + more):
+            if str(n) in shelf.entries:
+                hits += 1
+            elif shelf.admit(10, NEW) is not None:
+                shelf.add(Entry(str(n), 10, NEW))
+            shelf.use(NEW)
+        assert hits == (fits if epoch else 0)

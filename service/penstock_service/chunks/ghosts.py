@@ -38,10 +38,8 @@ class Ghost:
         self.shelf.use(owner)
 
     def thin(self, keys: Iterable[str], limit: int) -> None:
-        """Follow fewer chunks: `keys` go."""
-        for key in keys:
-            if entry := self.shelf.entries.get(key):
-                self.shelf.remove(entry)
+        """Follow half of the chunks: `keys` go."""
+        self.shelf.thin(keys, 0.5)
         self.shelf.bound.limit = limit
         self.shelf.shrink()
 
@@ -78,9 +76,7 @@ class Ghosts:
         if max(len(ghost.shelf.entries) for ghost in self._ghosts) > self._most:
             self._thin()
         if self.uses > _WINDOW:
-            self.uses /= 2
-            for ghost in self._ghosts:
-                ghost.hits /= 2
+            self._halve()
 
     def ratios(self) -> dict[Rule, float]:
         """Hit ratio of each rule at the cap."""
@@ -91,8 +87,14 @@ class Ghosts:
             return ()
         return tuple(GhostStatus(g.rule, g.factor, g.limit, g.hits / self.uses) for g in self._ghosts)
 
+    def _halve(self) -> None:
+        self.uses /= 2
+        for ghost in self._ghosts:
+            ghost.hits /= 2
+
     def _thin(self) -> None:
         self._threshold //= 2
+        self._halve()  # a use that is followed stands for twice as many from now on
         for ghost in self._ghosts:
             above = [key for key in ghost.shelf.entries if crc32(key.encode()) >= self._threshold]
             ghost.thin(above, int(ghost.limit * self.share))

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from math import inf, log2
 from typing import Final, Literal, get_args
 
 import pyarrow as pa
@@ -48,13 +49,13 @@ class _Version:
     claimed: bool = False  # all that lies in the folder and is its own
     used: int = 0  # when it was last used, and when it came, on the shelf's own clock
     came: int = 0
-    uses: int = 0  # of its chunks
-    most: int = 0  # chunks that it had at a time
+    uses: float = 0  # of its chunks
+    most: float = 0  # chunks that it had at a time
 
     @property
     def frequency(self) -> float:
-        """How often each of its chunks was used."""
-        return self.uses / max(1, self.most)
+        """How often each of its chunks was used, in steps: about equally often is equally often."""
+        return round(2 * log2(self.uses / self.most)) if self.uses and self.most else -inf
 
 
 class DiskShelf:
@@ -84,6 +85,15 @@ class DiskShelf:
         version = self._version(owner)
         version.uses += chunks
         version.used = self._tick()
+
+    def thin(self, keys: Iterable[str], share: float) -> None:
+        """Only a share of the chunks is followed from now on: `keys` go, and what was counted stands for fewer."""
+        for key in keys:
+            if entry := self.entries.get(key):
+                self.remove(entry)
+        for version in self._versions.values():
+            version.uses *= share
+            version.most *= share
 
     def stored(self) -> dict[Owner | None, tuple[int, int, bool]]:
         """Chunks and bytes of each version, and whether it is held. None: not claimed yet."""
