@@ -41,7 +41,8 @@ began, cpu = time.perf_counter(), time.process_time()
 rows = 0
 first = None
 with penstock.connect(sys.argv[1]) as client:
-    with client.stream("tokens", batch_size=int(sys.argv[2]), output="numpy", seed=1, pool_rows=int(sys.argv[3])) as stream:
+    batch, pool = int(sys.argv[2]), int(sys.argv[3])
+    with client.stream("tokens", batch_size=batch, output="numpy", seed=1, pool_rows=pool) as stream:
         for batch in stream:
             first = first or time.perf_counter() - began
             rows += len(batch["tokens"])
@@ -93,7 +94,10 @@ def first_epoch(folder: Path, data: Path, workers: int, rows: int, tree: Path | 
         with harness.server(folder, [data], *flags) as (process, target):
             cpu = harness.cpu_seconds(process)
             done = subprocess.run(
-                [sys.executable, "-c", CLIENT, target, str(BATCH), str(rows // 8)], check=True, capture_output=True, text=True
+                [sys.executable, "-c", CLIENT, target, str(BATCH), str(rows // 8)],
+                check=True,
+                capture_output=True,
+                text=True,
             )
             found: dict[str, float] = json.loads(done.stdout)
             found["cpu_seconds"] = harness.cpu_seconds(process) - cpu + found["client_cpu"]
@@ -135,13 +139,12 @@ def main() -> None:
                 server.mkdir()
                 run[case] = first_epoch(server, data, options.workers, rows, tree)
                 shutil.rmtree(server)
-            for case, found in run.items():
-                found["gb_per_s"] = size / 1e9 / found["seconds"]
-                found["of_decode"] = run["decode"]["seconds"] / found["seconds"]
-                found["of_write"] = run["write"]["seconds"] / found["seconds"]
-                found["cpu_of_decode"] = run["decode"]["cpu_seconds"] / found["cpu_seconds"]
-                found["cpu_of_write"] = run["write"]["cpu_seconds"] / found["cpu_seconds"]
-                results.setdefault(case, []).append(found)
+            for case, of in run.items():
+                of["gb_per_s"] = size / 1e9 / of["seconds"]
+                for other in ("decode", "write"):
+                    of[f"of_{other}"] = run[other]["seconds"] / of["seconds"]
+                    of[f"cpu_of_{other}"] = run[other]["cpu_seconds"] / of["cpu_seconds"]
+                results.setdefault(case, []).append(of)
             print(repeat, {case: round(found["seconds"], 2) for case, found in run.items()}, file=sys.stderr)
     found = harness.report({name: harness.spread(runs) for name, runs in results.items()}, options.repeats)
     found["data"] = {"rows": rows, "bytes": size, "stored_bytes": stored, "workers": options.workers}

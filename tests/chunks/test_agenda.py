@@ -253,3 +253,66 @@ def test_production_never_exceeds_the_bound_but_for_one(sizes: list[int], worker
         a.passed(done, done.id[1], made=True)
         a.ended(done)
         made += 1
+
+
+def test_what_nobody_waits_for_is_made_last_and_gives_way() -> None:
+    a = agenda(limit=1000, workers=1)
+    a.spare(A, {0: 10, 1: 10}, "preload")
+    assert not a.idle
+    a.hint(B, 10, 10)
+    a.demand(C, 20, 10)
+    first = a.next(0)
+    assert first
+    assert first.id == C
+    a.passed(first, 20, made=True)
+    a.ended(first)
+    second = a.next(0)
+    assert second
+    assert second.id == B
+    a.passed(second, 10, made=True)
+    a.ended(second)
+    spare = a.next(0)
+    assert spare
+    assert (spare.id, dict(spare.spared)) == (A, {0: 10, 1: 10})
+    assert not a.pressed
+    a.demand(C, 20, 10)
+    assert a.pressed
+    waiting = a.next(0)  # it is begun as soon as the worker has let go
+    assert waiting
+    assert waiting.id == C
+    assert a.pressed
+    a.passed(spare, 0, made=True)
+    a.ended(spare)  # stopped early
+    assert a.next(0) is None
+    a.passed(waiting, 20, made=True)
+    a.ended(waiting)
+    rest = a.next(0)
+    assert rest
+    assert dict(rest.spared) == {1: 10}
+    assert not a.pressed
+
+
+def test_a_demand_for_what_is_made_ahead_is_a_demand() -> None:
+    a = agenda(limit=1000, workers=1)
+    a.spare(A, {0: 10}, "warm")
+    a.demand(A, 0, 10)
+    unit = a.next(0)
+    assert unit
+    assert unit.demanded == {0: 10}
+    a.passed(unit, 0, made=True)
+    a.ended(unit)
+    assert a.idle
+    assert a.next(0) is None
+
+
+def test_spares_of_a_version_can_be_dropped() -> None:
+    a = agenda(limit=1000, workers=2)
+    a.spare(A, {0: 10}, "preload")
+    a.spare(B, {10: 10}, "preload")
+    running = a.next(0)
+    assert running
+    a.drop_spares(OWNER)
+    assert a.next(0) is None
+    a.ended(running)
+    assert a.idle
+    assert a.bound.used == 0

@@ -134,7 +134,8 @@ def test_the_cap_holds_whatever_comes(steps: list[tuple[Owner, int, bool, bool]]
 
 
 def test_each_rule_lets_another_version_go_first() -> None:
-    for rule, first in (("lru", "a"), ("lfu", "b"), ("fifo", "c")):
+    firsts: dict[Rule, str] = {"lru": "a", "lfu": "b", "fifo": "c"}
+    for rule, first in firsts.items():
         shelf = DiskShelf(30, rule)
         put(shelf, "c", OTHER), put(shelf, "b", NEW), put(shelf, "a", OLD)
         for owner, times in ((OLD, 5), (NEW, 1), (OTHER, 3)):

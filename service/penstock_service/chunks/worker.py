@@ -75,8 +75,10 @@ def make_chunks(make: Make, work: Work, ask: Ask, done: Done, before: Callable[[
                 raise Internal(f"reading gave chunk {chunk}, which is not among {tuple(left)} of the task")
             _check(work, chunk, value, schema)
             sealed = seal(left.pop(chunk), value, time.perf_counter() - began)
+            del made, value  # the next chunk is made in the memory of this one
             if not _hand_over(chunk, sealed, ask, done):
                 return
+            del sealed
     if left:
         raise Internal(f"reading ended without {work.describe(next(iter(left)))}")
 
