@@ -23,12 +23,12 @@ ROWS = 10
 
 
 def dataset(
-    root: Path, units: Sequence[int], *, name: str = "toy", version: str = "1", size: int = 1000
+    root: Path, units: Sequence[int], *, name: str = "toy", version: str = "1", size: int = 1000, files: str = "f"
 ) -> DatasetVersion:
     """One shard for each read unit; `units` says of how many chunks of ROWS rows each consists."""
     root.mkdir(parents=True, exist_ok=True)
     shards = [
-        {"path": f"s{n}", "format": "toy", "size": 1, "mtime_ns": 0, "rows": ROWS * k, "fingerprint": f"f{n}"}
+        {"path": f"s{n}", "format": "toy", "size": 1, "mtime_ns": 0, "rows": ROWS * k, "fingerprint": f"{files}{n}"}
         for n, k in enumerate(units)
     ]
     cuts = [(shard, at) for shard, k in enumerate(units) for at in range(k)]

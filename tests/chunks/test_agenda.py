@@ -274,13 +274,14 @@ def test_what_nobody_waits_for_is_made_last_and_gives_way() -> None:
     spare = a.next(0)
     assert spare
     assert (spare.id, dict(spare.spared)) == (A, {0: 10, 1: 10})
-    assert not a.pressed
+    pressed = [a.pressed]
     a.demand(C, 20, 10)
-    assert a.pressed
+    pressed.append(a.pressed)
     waiting = a.next(0)  # it is begun as soon as the worker has let go
+    pressed.append(a.pressed)
     assert waiting
     assert waiting.id == C
-    assert a.pressed
+    assert pressed == [False, True, True]
     a.passed(spare, 0, made=True)
     a.ended(spare)  # stopped early
     assert a.next(0) is None
