@@ -124,13 +124,15 @@ class Warming:
             await self._preload(dataset)
 
     async def _preload(self, dataset: DatasetVersion) -> None:
-        limit = self._chunks.store_limit
         size = int((await asyncio.to_thread(lambda: dataset.manifest.chunk_bytes)).sum())
-        if size > limit:  # not worth looking at each chunk
-            if limit:
-                _log.info("not preloaded: %s has about %d bytes, the store %d", dataset.reference, size, limit)
-            return
-        await self._chunks.make_ahead(dataset, "preload")
+        if self._may_fit(dataset.reference, size):  # else it is not worth looking at each chunk
+            await self._chunks.make_ahead(dataset, "preload")
+
+    def _may_fit(self, what: str, size: int) -> bool:
+        limit = self._chunks.store_limit
+        if limit and size > limit:
+            _log.info("not preloaded: %s has about %d bytes, the store holds %d", what, size, limit)
+        return size <= limit
 
     async def _all(self) -> list[DatasetVersion]:
         found = []
@@ -142,6 +144,8 @@ class Warming:
         """As a stream without transforms of its own reads them. What cannot be read now is left out."""
         found = []
         for split in version.splits:
+            if self._mode == "auto" and not self._may_fit(f"{version.reference}, split {split.name}", split.bytes):
+                continue  # not worth looking at each file
             try:
                 found.append(await self._of(f"{version.name}@{version.version}", split.name))
             except ServiceError as error:
