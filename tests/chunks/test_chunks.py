@@ -233,6 +233,7 @@ def test_a_stored_chunk_that_was_replaced_is_seen(running: Running, root: Path, 
         path.unlink()
         async with running(makers.make_with_clock) as chunks:
             await chunks.info(toy, 0)
+            await asyncio.to_thread(chunks._store.flush)
             chunks._rack.close_all()
             path.write_bytes(kept)
             with pytest.raises(OrderChanged):

@@ -225,6 +225,33 @@ def test_a_chunk_is_used_before_it_is_synced_and_has_its_last_name_only_afterwar
     assert names(tmp_path / "store") == {"a.arrow"}
 
 
+def test_what_a_slow_disk_could_not_take_before_the_stop_is_not_left_behind(
+    opened: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncing, may_sync = threading.Event(), threading.Event()
+
+    def late(descriptor: int) -> None:
+        syncing.set()
+        assert may_sync.wait(30)
+
+    monkeypatch.setattr(chunk_sync, "sync", late)
+    store = opened()
+    for key in "ab":
+        sealed = seal(key, VALUE)
+        place = store.place(key, sealed.size, ONE, "demand")
+        assert place
+        write(sealed, place)
+        store.rack.release([store.settle(place, ONE)])
+    assert syncing.wait(30)
+    stopping = threading.Thread(target=store._syncer.stop, args=(0.0,))
+    stopping.start()
+    while not store._syncer._stopping:
+        pass
+    may_sync.set()
+    stopping.join()
+    assert names(tmp_path / "store") == {"a.arrow"}
+
+
 def test_a_store_that_cannot_be_made_is_none(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "file").touch()
     store = Store(tmp_path / "file" / "store", 1 << 20, 1 << 20, memory_folders=[tmp_path])

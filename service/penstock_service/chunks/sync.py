@@ -6,8 +6,10 @@ name, so a power cut or kill -9 leaves whole files, and temporary ones that the 
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -15,12 +17,15 @@ from penstock_service.chunks.file import Place
 from penstock_service.chunks.folder import remove
 from penstock_service.chunks.shelf import Entry
 
-BEHIND: Final = 256 << 20
+BEHIND: Final = 1 << 30
 """Bytes that may wait to be synced: beyond, workers wait, as a disk that is slower than they are must be waited for."""
+
+STOP_SECONDS: Final = 5.0
+"""How long `stop` goes on syncing. What is left then is removed, and made again when it is needed."""
 
 
 class Syncer:
-    """One thread. `start` and `stop` are a pair; `stop` may be called twice, or without `start`, and syncs the rest."""
+    """One thread. `start` and `stop` are a pair; `stop` may be called twice, or without `start`."""
 
     def __init__(self, failed: Callable[[Entry, Place, OSError], None], behind: int = BEHIND) -> None:
         """`failed` is called, from the thread, with what could not be synced."""
@@ -31,16 +36,18 @@ class Syncer:
         self._changed = threading.Condition()
         self._naming = threading.Lock()  # a name is given, or taken, by one at a time
         self._stopping = False
+        self._until = inf  # when it stops to sync
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        self._stopping = False
+        self._stopping, self._until = False, inf
         self._thread = threading.Thread(target=self._run, name="chunk sync", daemon=True)
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, seconds: float = STOP_SECONDS) -> None:
+        """Blocking. Syncs what it can in so many seconds."""
         with self._changed:
-            self._stopping = True
+            self._stopping, self._until = True, time.monotonic() + seconds
             self._changed.notify_all()
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -77,7 +84,10 @@ class Syncer:
                     return
                 entry, place = self._waiting.popleft()
             try:
-                self._keep(entry, place)
+                if time.monotonic() < self._until:
+                    self._keep(entry, place)
+                else:
+                    self.remove(entry, Path(place.final))
             except OSError as error:
                 if entry.temp:
                     self._failed(entry, place, error)
