@@ -94,8 +94,10 @@ def _values(part: pa.Array, width: int) -> tuple[I32 | I64, U8]:
         data = np.empty(0, np.uint8) if buffer is None else np.frombuffer(buffer, np.uint8)
     else:
         data = items_of(part.values, width, item_type(width)).view(np.uint8)
-    offsets: I32 | I64 = np.frombuffer(part.buffers()[1], _offset_type(part.type))
-    return offsets[part.offset : part.offset + len(part) + 1], data
+    first, end = part.offset, part.offset + len(part) + 1
+    if _offset_type(part.type) is np.int64:
+        return np.frombuffer(part.buffers()[1], np.int64)[first:end], data
+    return np.frombuffer(part.buffers()[1], np.int32)[first:end], data
 
 
 def _valid(part: pa.Array, rows: I64) -> npt.NDArray[np.bool_]:
