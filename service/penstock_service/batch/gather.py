@@ -1,11 +1,13 @@
 """From index rows to bytes: the rows of one bundle, column by column, out of mapped chunks.
 
-No Python runs per row. Rows are visited chunk by chunk (sorted by chunk and row, so that pages are touched once) into a
-block, which is then put into the order asked for. Never `take` on a ChunkedArray or a Table: measured 0.04 GB/s.
+No Python runs per row. Rows are visited chunk by chunk; what is read of one goes through memory that stays in the
+caches to the places asked for. Never `take` on a ChunkedArray or a Table: measured 0.04 GB/s.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -18,29 +20,51 @@ from penstock_service.core.feed import U8, Memory
 from penstock_service.core.segment import U32
 
 I64 = npt.NDArray[np.int64]
+Items = npt.NDArray[np.void]
+
+_BLOCK: Final = 256 << 10  # bytes on their way from a chunk to their places: they fit a core's own cache
+_RADIX: Final = 1 << 16  # numbers below this are sorted by counting
 
 
 @dataclass(frozen=True)
 class Visit:
     """In which order the rows of a bundle are read."""
 
-    runs: tuple[tuple[int, int, int], ...]  # (chunk, first, end) of the sorted rows
-    rows: I64  # sorted by (chunk, row): rows of the chunk's batch
-    back: I64  # where each wanted row lies among the sorted ones
+    runs: tuple[tuple[int, int, int], ...]  # (chunk, first, end) of `rows`
+    rows: I64  # of each chunk's batch, chunk by chunk; of one chunk in the order wanted
+    place: I64  # of each of `rows`: where it is wanted
+
+    @cached_property
+    def back(self) -> I64:
+        """Where each wanted row lies among `rows`."""
+        back = np.empty(len(self.place), np.int64)
+        back[self.place] = np.arange(len(self.place))
+        return back
+
+    def pieces(self, most: int) -> "Iterator[tuple[int, I64, I64 | slice]]":
+        """(run, rows, places) of at most so many rows; places that follow one another are a slice."""
+        for run, (_, first, end) in enumerate(self.runs):
+            if self.place[end - 1] - self.place[first] == end - first - 1:
+                yield run, self.rows[first:end], slice(int(self.place[first]), int(self.place[end - 1]) + 1)
+                continue
+            for at in range(first, end, most):
+                stop = min(at + most, end)
+                yield run, self.rows[at:stop], self.place[at:stop]
 
 
 def plan_visit(chunk: U32, row: U32) -> Visit:
     """`chunk` and `row` [n] in the order wanted."""
-    key = (chunk.astype(np.uint64) << np.uint64(32)) | row
-    order = np.argsort(key)
-    back = np.empty(len(order), np.int64)
-    back[order] = np.arange(len(order))
-    sorted_chunk = chunk[order]
-    edges = np.flatnonzero(np.diff(sorted_chunk)) + 1
+    if not len(chunk):
+        return Visit((), np.empty(0, np.int64), np.empty(0, np.int64))
+    least = chunk.min()
+    few = chunk.max() - least < _RADIX
+    place = np.argsort((chunk - least).astype(np.uint16) if few else chunk, kind="stable")
+    by_chunk = chunk[place]
+    edges = np.flatnonzero(by_chunk[1:] != by_chunk[:-1]) + 1
     firsts = [0, *edges.tolist()]
-    ends = [*edges.tolist(), len(order)]
-    runs = tuple(zip(sorted_chunk[firsts].tolist(), firsts, ends, strict=True)) if len(order) else ()
-    return Visit(runs, row[order].astype(np.int64), back)
+    ends = [*edges.tolist(), len(place)]
+    runs = tuple(zip(by_chunk[firsts].tolist(), firsts, ends, strict=True))
+    return Visit(runs, row[place].astype(np.int64), place)
 
 
 def gather_in_place(
@@ -59,9 +83,9 @@ def gather_in_place(
     layout = layouts.of(rows)
     if layout is None:
         return None
-    names = layouts.schema.names[: len(layouts.schema.names) - len(further)]
-    columns = [[batches[chunk].column(name) for chunk, _, _ in visit.runs] for name in names]
-    if not all(dense(part) for parts in columns for part in parts):
+    own = len(layouts.widths) - len(further)
+    chunks = [layouts.items(batches[chunk], own) for chunk, _, _ in visit.runs]
+    if not all(chunks):
         return None
     message = memory(layout.size)
     layout.begin(message)
@@ -69,9 +93,9 @@ def gather_in_place(
         message[at : at + rows * width].view(item_type(width))
         for at, width in zip(layout.at, layouts.widths, strict=True)
     ]
-    for parts, width, place in zip(columns, layouts.widths, places, strict=False):
-        _gather_items(parts, visit, width, place)
-    for values, place in zip(further, places[len(columns) :], strict=True):
+    for column, place in enumerate(places[:own]):
+        _gather_items([items[column] for items in chunks], visit, place)
+    for values, place in zip(further, places[own:], strict=True):
         place[:] = values.view(place.dtype)
     return message
 
@@ -96,16 +120,20 @@ def _column(field: pa.Field, batches: Mapping[int, pa.RecordBatch], visit: Visit
 
 def _gather_fixed(kind: pa.DataType, width: int, parts: list[pa.Array], visit: Visit) -> pa.Array:
     out = np.empty(len(visit.rows), item_type(width))
-    _gather_items(parts, visit, width, out)
+    _gather_items([items_of(part, width, out.dtype) for part in parts], visit, out)
     return rebuild(kind, out, len(out))
 
 
-def _gather_items(parts: list[pa.Array], visit: Visit, width: int, out: npt.NDArray[np.void]) -> None:
-    item = item_type(width)
-    block = np.empty(len(visit.rows), item)
-    for part, (_, first, end) in zip(parts, visit.runs, strict=True):
-        np.take(items_of(part, width, item), visit.rows[first:end], out=block[first:end], mode="clip")
-    np.take(block, visit.back, out=out, mode="clip")
+def _gather_items(parts: Sequence[Items], visit: Visit, out: Items) -> None:
+    most = max(1, _BLOCK // out.itemsize)
+    block = np.empty(min(most, len(out)), out.dtype)
+    for run, rows, places in visit.pieces(most):
+        if isinstance(places, slice):
+            parts[run].take(rows, out=out[places], mode="clip")
+        else:
+            piece = block[: len(rows)]
+            parts[run].take(rows, out=piece, mode="clip")
+            out[places] = piece
 
 
 def _gather_any(kind: pa.DataType, parts: list[pa.Array], visit: Visit) -> pa.Array:
