@@ -91,7 +91,7 @@ def test_these_types_are_copied_behind_views(parts: list[pa.Array], data: st.Dat
     chunk, row = np.array(wanted, np.uint32).reshape(-1, 2).T
     visit = plan_visit(chunk, row)
     visited = [parts[c] for c, _, _ in visit.runs]
-    made = gather_varying(parts[0].type, visited, visit.runs, visit.rows, visit.back)
+    made = gather_varying(parts[0].type, visited, visit.runs, visit.rows, visit.place)
     assert made is not None
     assert made.to_pylist() == [parts[c][r].as_py() for c, r in wanted]
 

@@ -112,7 +112,7 @@ def _column(field: pa.Field, batches: Mapping[int, pa.RecordBatch], visit: Visit
     if width and parts and all(dense(part) for part in parts):
         return _gather_fixed(field.type, width, parts, visit)
     if parts and varying_bytes(field.type):
-        made = gather_varying(field.type, parts, visit.runs, visit.rows, visit.back)
+        made = gather_varying(field.type, parts, visit.runs, visit.rows, visit.place)
         if made is not None:
             return made
     return _gather_any(field.type, parts, visit)

@@ -33,14 +33,14 @@ def varying_bytes(kind: pa.DataType) -> int:
     return int(_is_string(kind))
 
 
-def gather_varying(kind: pa.DataType, parts: Sequence[pa.Array], runs: Runs, rows: I64, back: I64) -> pa.Array | None:
-    """Rows of `parts` as one array of `kind`: `rows[back]`, where `rows` of each run are ascending rows of its part.
+def gather_varying(kind: pa.DataType, parts: Sequence[pa.Array], runs: Runs, rows: I64, place: I64) -> pa.Array | None:
+    """Rows of `parts` as one array of `kind`: `rows` of each run are rows of its part, `place` is where each belongs.
 
     None where this cannot be done: an item of a list is null, or the bytes are more than 32 bits can count.
     """
     if isinstance(kind, pa.BaseExtensionType):
         stored = [part.storage for part in parts]
-        made = gather_varying(kind.storage_type, stored, runs, rows, back)
+        made = gather_varying(kind.storage_type, stored, runs, rows, place)
         return made if made is None else pa.ExtensionArray.from_storage(kind, made)
     width = varying_bytes(kind)
     if sys.byteorder != "little":  # a view is written as two integers
@@ -58,7 +58,7 @@ def gather_varying(kind: pa.DataType, parts: Sequence[pa.Array], runs: Runs, row
         if part.null_count:
             valid[first:end] = _valid(part, here)
             length[~valid[first:end]] = 0
-        base, stop = int(start[0]), int(start[-1] + length[-1])
+        base, stop = int(start.min()), int((start + length).max())
         if stop - base > _MOST:
             return None
         start -= base
@@ -70,9 +70,14 @@ def gather_varying(kind: pa.DataType, parts: Sequence[pa.Array], runs: Runs, row
     wide = _offset_type(kind) is np.int64 or total > _MOST
     if wide and _offset_type(kind) is np.int32 and total // width > _MOST:
         return None
-    ordered = np.take(views.view("V16").reshape(-1), back, mode="clip")
+    ordered = np.empty(len(rows), "V16")
+    ordered[place] = views.view("V16").reshape(-1)
     seen = pa.Array.from_buffers(pa.binary_view(), len(rows), [None, pa.py_buffer(ordered), *data])
-    nulls = None if valid.all() else pa.py_buffer(np.packbits(valid[back], bitorder="little"))
+    nulls = None
+    if not valid.all():
+        told = np.empty_like(valid)
+        told[place] = valid
+        nulls = pa.py_buffer(np.packbits(told, bitorder="little"))
     return _rebuilt(kind, width, seen.cast(pa.large_binary() if wide else pa.binary()), nulls)
 
 
