@@ -42,6 +42,7 @@ class ChunkNumbers:
     retried: int
     making_seconds: float  # of workers
     hints_forgotten: int
+    held_back_seconds: float  # while the look-ahead kept a free worker waiting
     waiting: int
     workers: int
     workers_restarted: int
@@ -247,6 +248,7 @@ class Chunks:
             retried=int(values.get("retried", 0)),
             making_seconds=values.get("making_seconds", 0.0),
             hints_forgotten=production.agenda.hints_forgotten,
+            held_back_seconds=production.agenda.bound.wait_seconds,
             waiting=len(production.flights),
             workers=self._executor.workers,
             workers_restarted=self._executor.restarted,
