@@ -2,11 +2,15 @@
 
 No Python runs per row. Rows are visited chunk by chunk; what is read of one goes through memory that stays in the
 caches to the places asked for. Never `take` on a ChunkedArray or a Table: measured 0.04 GB/s.
+
+Narrow values are put into order in that memory, and a bundle is written from its first byte to its last: scattered over
+16 MiB they took twice as long (256 bytes: 176 and 80 ns). Wide ones are scattered: 8 KiB took 2.4 instead of 4.0 µs.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from threading import local
 from typing import Final
 
 import numpy as np
@@ -22,8 +26,12 @@ from penstock_service.core.segment import U32
 I64 = npt.NDArray[np.int64]
 Items = npt.NDArray[np.void]
 
-_BLOCK: Final = 256 << 10  # bytes on their way from a chunk to their places: they fit a core's own cache
+_BLOCK: Final = 2 << 20  # bytes on their way from chunks to their places: they fit a core's own cache
+_LEAST: Final = 4096  # rows at a time: below, calls cost more than copies
+_WIDE: Final = 2048  # bytes of a value from which it goes to its place at once
 _RADIX: Final = 1 << 16  # numbers below this are sorted by counting
+
+_own = local()  # of each thread: memory of a block, as the next one will need it
 
 
 @dataclass(frozen=True)
@@ -40,16 +48,6 @@ class Visit:
         back = np.empty(len(self.place), np.int64)
         back[self.place] = np.arange(len(self.place))
         return back
-
-    def pieces(self, most: int) -> "Iterator[tuple[int, I64, I64 | slice]]":
-        """(run, rows, places) of at most so many rows; places that follow one another are a slice."""
-        for run, (_, first, end) in enumerate(self.runs):
-            if self.place[end - 1] - self.place[first] == end - first - 1:
-                yield run, self.rows[first:end], slice(int(self.place[first]), int(self.place[end - 1]) + 1)
-                continue
-            for at in range(first, end, most):
-                stop = min(at + most, end)
-                yield run, self.rows[at:stop], self.place[at:stop]
 
 
 def plan_visit(chunk: U32, row: U32) -> Visit:
@@ -70,22 +68,23 @@ def plan_visit(chunk: U32, row: U32) -> Visit:
 def gather_in_place(
     layouts: Layouts,
     batches: Mapping[int, pa.RecordBatch],
-    visit: Visit,
+    chunk: U32,
+    row: U32,
     memory: Memory,
     further: Sequence[npt.NDArray[np.generic]] = (),
 ) -> U8 | None:
-    """The rows of `visit` as one Arrow record batch message, in what `memory` gives.
+    """The rows `chunk` and `row` [rows] as one Arrow record batch message, in what `memory` gives.
 
     None, and nothing was asked of `memory`, where a column has no fixed width or holds nulls. `further` are the last
     columns of the schema, [rows] each, in the order asked for.
     """
-    rows = len(visit.rows)
+    rows = len(chunk)
     layout = layouts.of(rows)
     if layout is None:
         return None
     own = len(layouts.widths) - len(further)
-    chunks = [layouts.items(batches[chunk], own) for chunk, _, _ in visit.runs]
-    if not all(chunks):
+    chunks = {c: layouts.items(batch, own) for c, batch in batches.items()}
+    if not all(chunks.values()):
         return None
     message = memory(layout.size)
     layout.begin(message)
@@ -93,8 +92,12 @@ def gather_in_place(
         message[at : at + rows * width].view(item_type(width))
         for at, width in zip(layout.at, layouts.widths, strict=True)
     ]
-    for column, place in enumerate(places[:own]):
-        _gather_items([items[column] for items in chunks], visit, place)
+    most = max(_LEAST, _BLOCK // sum(layouts.widths))
+    for at in range(0, rows, most):
+        visit = plan_visit(chunk[at : at + most], row[at : at + most])
+        for column, place in enumerate(places[:own]):
+            parts = [chunks[c][column] for c, _, _ in visit.runs]
+            _gather_items(parts, visit, place[at : at + most])
     for values, place in zip(further, places[own:], strict=True):
         place[:] = values.view(place.dtype)
     return message
@@ -125,15 +128,26 @@ def _gather_fixed(kind: pa.DataType, width: int, parts: list[pa.Array], visit: V
 
 
 def _gather_items(parts: Sequence[Items], visit: Visit, out: Items) -> None:
-    most = max(1, _BLOCK // out.itemsize)
-    block = np.empty(min(most, len(out)), out.dtype)
-    for run, rows, places in visit.pieces(most):
-        if isinstance(places, slice):
-            parts[run].take(rows, out=out[places], mode="clip")
-        else:
-            piece = block[: len(rows)]
-            parts[run].take(rows, out=piece, mode="clip")
-            out[places] = piece
+    if len(parts) == 1:  # of one chunk rows are visited in the order wanted
+        parts[0].take(visit.rows, out=out, mode="clip")
+    elif out.itemsize < _WIDE:
+        block = _block(out)
+        for part, (_, first, end) in zip(parts, visit.runs, strict=True):
+            part.take(visit.rows[first:end], out=block[first:end], mode="clip")
+        block.take(visit.back, out=out, mode="clip")
+    else:
+        for part, (_, first, end) in zip(parts, visit.runs, strict=True):
+            out[visit.place[first:end]] = part[visit.rows[first:end]]
+
+
+def _block(like: Items) -> Items:
+    """Memory of this thread, with the length and type of `like`."""
+    if like.nbytes > _BLOCK:
+        return np.empty_like(like)
+    if not hasattr(_own, "block"):
+        _own.block = np.empty(_BLOCK, np.uint8)
+    block: Items = _own.block[: like.nbytes].view(like.dtype)
+    return block
 
 
 def _gather_any(kind: pa.DataType, parts: list[pa.Array], visit: Visit) -> pa.Array:
