@@ -44,6 +44,6 @@ def test_workers_are_tuned_unless_pinned_and_both_are_told(serve: Serve, tmp_pat
 
 
 def test_a_number_of_workers_that_cannot_be_is_refused(serve: Serve, tmp_path: Path) -> None:
-    with pytest.raises(DidNotStart, match="--workers.*it must be auto, or a whole number from 1 to 1024") as refused:
+    with pytest.raises(DidNotStart, match=r"--workers.*it must be auto, or a whole number from 1 to 1024") as refused:
         serve(csv(tmp_path), "--workers", "none")
     assert refused.value.code == 2
