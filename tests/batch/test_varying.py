@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_service.batch import varying
-from penstock_service.batch.gather import gather, gather_in_place, plan_visit
-from penstock_service.batch.layout import Layouts
+from penstock_service.batch.gather import gather, plan_visit
 from penstock_service.batch.varying import gather_varying, varying_bytes
 from penstock_service.batch.written import written
 from penstock_service.core.feed import U8, ordinary
@@ -117,9 +116,3 @@ def test_a_message_in_given_memory_is_the_one_arrow_writes(
     message = written(batch, memory)
     assert asked == [message.size]
     assert message.tobytes() == batch.serialize().to_pybytes() == written(batch, ordinary).tobytes()
-
-
-def test_a_column_of_strings_is_not_gathered_in_place() -> None:
-    batch = pa.record_batch({"c": ["a", "bb"]})
-    visit = plan_visit(np.zeros(2, np.uint32), np.arange(2, dtype=np.uint32))
-    assert gather_in_place(Layouts(batch.schema), {0: batch}, visit, ordinary) is None
