@@ -1,8 +1,8 @@
 """How fast are columns whose values have many widths: token lists, strings, short strings?
 
-Two answers for each, over runs that are interleaved: gathering alone, in this process, against the way that Arrow alone
-offers (`take` from each chunk, joined, `take` again), in GB per CPU-second; and a trainer on the same machine that takes
-Arrow batches from a real server whose store and page cache are warm. Bytes are those of values and offsets.
+Two answers for each, over runs that are interleaved: gathering alone, in this process, against the way that Arrow
+alone offers (`take` from each chunk, joined, `take` again), in GB per CPU-second; and a trainer on the same machine
+that takes Arrow batches from a real server whose store and page cache are warm. Bytes are those of values and offsets.
 
     python -m benchmarks.strings --repeats 5 --json benchmarks/results/strings.json
 """
@@ -146,12 +146,12 @@ def main() -> None:
                         found |= deliver(case, target, process, transport, options.epochs)
                     results[case.name].append(found)
                     print(repeat, case.name, {k: round(v, 2) for k, v in found.items()}, file=sys.stderr)
-    found = harness.report({name: harness.spread(runs) for name, runs in results.items()}, options.repeats)
+    answer = harness.report({name: harness.spread(runs) for name, runs in results.items()}, options.repeats)
     columns = ("gather_gb_per_cpu_s", "take_gb_per_cpu_s", "auto_gb_per_s", "grpc_gb_per_s", "auto_server_cpu_s_per_gb")
     print(f"{'case':8} " + " ".join(f"{column:>24}" for column in columns))
-    for name, case in found["cases"].items():
-        print(f"{name:8} " + " ".join(f"{case[column]['median']:24.2f}" for column in columns))
-    harness.save(options.json, found)
+    for name, numbers in answer["cases"].items():
+        print(f"{name:8} " + " ".join(f"{numbers[column]['median']:24.2f}" for column in columns))
+    harness.save(options.json, answer)
 
 
 if __name__ == "__main__":
