@@ -7,9 +7,8 @@ from queue import Queue
 import psutil
 import pytest
 
-from penstock_service.chunks import processes
 from penstock_service.chunks.file import Place
-from penstock_service.chunks.hired import Worker
+from penstock_service.chunks.hired import Worker, hire
 from penstock_service.chunks.mixed import MixedExecutor
 from penstock_service.chunks.wire import Start
 from penstock_service.chunks.worker import Verdict, Work
@@ -49,13 +48,13 @@ def done(executor: MixedExecutor, runs_python: bool) -> ServiceError | None:
 
 
 def test_processes_begin_with_the_first_python_and_the_caller_does_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    hire, may_begin = processes.hire, threading.Event()
+    may_begin = threading.Event()
 
     def hire_later(start: Start, tries: int) -> Worker:
         may_begin.wait()
         return hire(start, tries)
 
-    monkeypatch.setattr(processes, "hire", hire_later)
+    monkeypatch.setattr("penstock_service.chunks.processes.hire", hire_later)
     executor = MixedExecutor(2)
     executor.start(makers.make)
     try:
