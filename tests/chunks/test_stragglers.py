@@ -25,11 +25,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every chunk is late as soon as it is begun."""
     monkeypatch.setattr(stragglers, "_UNKNOWN", 0.0)
     monkeypatch.setattr(stragglers, "_LEAST", 0.0)
     monkeypatch.setattr(stragglers, "_TIMES", 0.0)
+    monkeypatch.setattr(stragglers, "_TIMES_IDLE", 0.0)
 
 
 @given(st.lists(st.floats(0, 100), max_size=200))
@@ -41,7 +42,8 @@ def test_a_chunk_is_late_when_it_takes_some_times_what_is_usual(seconds: list[fl
     if len(seconds) < stragglers._ENOUGH:
         assert pace.late_after == stragglers._UNKNOWN
     else:
-        late = sum(took > pace.late_after for took in seconds[-stragglers._REMEMBERED :])
+        assert pace.late_when_idle <= pace.late_after
+        late = sum(took > pace.late_when_idle for took in seconds[-stragglers._REMEMBERED :])
         assert late <= min(len(seconds), stragglers._REMEMBERED) / 2  # never the usual ones
 
 

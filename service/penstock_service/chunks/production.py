@@ -136,7 +136,7 @@ class Production:
 
     def _dispatch(self) -> None:
         if not self._stopping:
-            self._begin_late_ones_again(self._running().time())
+            self._begin_late_ones_again(self._running().time(), self._pace.late_after)
         while not self._stopping and (unit := self.agenda.next(now := self._running().time())):
             version = self._versions[unit.id[0]]
             ticket = self.places.breaker(version.dataset.root).admit(now)
@@ -144,6 +144,8 @@ class Production:
                 self._hold_back(version, unit, now)
             else:
                 self._submit(version, unit, ticket)
+        if not self._stopping and self.agenda.running < self.agenda.workers:
+            self._begin_late_ones_again(self._running().time(), self._pace.late_when_idle)
         self.measure()
         if self._jobs and self._looking is None and not self._stopping:
             self._looking = self._running().call_later(_LOOK_SECONDS, self._look)
@@ -159,11 +161,11 @@ class Production:
         self._looking = None
         self._dispatch()
 
-    def _begin_late_ones_again(self, now: float) -> None:
+    def _begin_late_ones_again(self, now: float, late_after: float) -> None:
         """Tasks that somebody waits for and that take much longer than usual: another worker begins them too."""
         for job in [j for j in self._jobs if j.twin is None and j.unit.demanded and not j.stopping]:
             since = job.silent_since
-            if since is None or now - since < self._pace.late_after:
+            if since is None or now - since < late_after:
                 continue
             again = self.agenda.again(job.unit)
             if again is None:

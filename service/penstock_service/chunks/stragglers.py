@@ -11,6 +11,7 @@ from typing import Final
 _REMEMBERED: Final = 64
 _ENOUGH: Final = 8  # chunks, before it is known what is usual
 _TIMES: Final = 4.0  # the usual time: one chunk may well be harder than another
+_TIMES_IDLE: Final = 2.0  # while a worker has nothing else to do
 _LEAST: Final = 0.5  # seconds: reading twice costs more than such a wait
 _UNKNOWN: Final = 10.0  # seconds, while it is not known what is usual
 
@@ -20,9 +21,10 @@ class Pace:
 
     def __init__(self) -> None:
         self._seconds: deque[float] = deque(maxlen=_REMEMBERED)
-        self.late_after = _UNKNOWN  # seconds without a chunk
+        self.late_after = self.late_when_idle = _UNKNOWN  # seconds without a chunk
 
     def took(self, seconds: float) -> None:
         self._seconds.append(seconds)
         if len(self._seconds) >= _ENOUGH:
-            self.late_after = max(_LEAST, _TIMES * median(self._seconds))
+            usual = median(self._seconds)
+            self.late_after, self.late_when_idle = max(_LEAST, _TIMES * usual), max(_LEAST, _TIMES_IDLE * usual)
