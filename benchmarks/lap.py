@@ -53,7 +53,7 @@ class Lap:
     log: Path
     job: dict[str, Any]
     process: subprocess.Popen[bytes] = field(init=False)
-    peak: trees.Held = trees.Held(0, 0)
+    peak: trees.Held = field(default_factory=lambda: trees.Held(0, 0))
 
     def __enter__(self) -> Self:
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK")}

@@ -1,10 +1,10 @@
 """How fast are others? The same rows through Penstock and its peers: rows/s, CPU, memory, seconds to the first batch.
 
-Each peer runs in an environment of its own (`.bench/venvs`, made on demand from benchmarks/peers/NAME.txt) and reads its
-own format (`.bench/data`, written once). Each first delivers one epoch of a sixteenth of the rows, which is checked row
-by row; then rounds, in which every entrant runs once for each case: 2 s of warm-up, 4 s measured. A slow one is stopped
-there; its rate is over what it delivered (`epochs` in the JSON). What cannot be installed, or fails, is in the table
-with its error.
+Each peer runs in an environment of its own (`.bench/venvs`, made on demand from benchmarks/peers/NAME.txt) and reads
+its own format (`.bench/data`, written once). Each first delivers one epoch of a sixteenth of the rows, which is checked
+row by row; then rounds, in which every entrant runs once for each case: 2 s of warm-up, 4 s measured. A slow one is
+stopped there; its rate is over what it delivered (`epochs` in the JSON). What cannot be installed, or fails, is in the
+table with its error.
 
     python -m benchmarks.race                     all, 5 rounds
     python -m benchmarks.race --peer litdata      one (may be given again); --list says which there are
@@ -16,7 +16,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,7 @@ def ready(result: Result, case: rows.Case, options: argparse.Namespace, limits: 
     try:
         python = venvs.python(folder / "venvs", entrant.requirements)
         track, result.versions = prepared(entrant, python, folder / "data", case, limits)
-        small = replace(case, rows=max(case.rows // SHARE, case.batch))
-        tried, _ = prepared(entrant, python, folder / "data", small, limits)
+        tried, _ = prepared(entrant, python, folder / "data", case.part(SHARE), limits)
         result.check = tried.check()
         result.track = track
     except venvs.NotInstalled as e:
@@ -153,7 +152,7 @@ def main() -> None:
     if options.quick:
         options.share, options.repeats, options.seconds, options.warm = 16, 1, 1.0, 1.0
     options.folder = options.folder.resolve()
-    cases = [rows.case(one.name, options.share) for one in rows.CASES if not options.case or one.name in options.case]
+    cases = [one.part(options.share) for one in rows.CASES if not options.case or one.name in options.case]
     limits = Limits(options.warm, options.seconds, options.silence)
     found = harness.report(run(chosen(options.peer), cases, options, limits), options.repeats)
     found |= {"rows": {case.name: case.rows for case in cases}, "warm_s": limits.warm, "measured_s": limits.seconds}

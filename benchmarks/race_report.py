@@ -3,18 +3,21 @@
 from pathlib import Path
 from typing import Any
 
-HEAD = "| entrant | rows/s | least to most | of Penstock | CPU-s/GB | cores | first batch | start | peak RSS | own | mixed | one epoch |"
+COLUMNS = (
+    *("entrant", "rows/s", "least to most", "of Penstock", "CPU-s/GB", "cores", "first batch", "start", "peak RSS"),
+    *("own", "mixed", "one epoch"),
+)
 TITLES = {
     "tokens": "{rows:,} rows of 2,048 int32, batch 32",
     "small": "{rows:,} rows of 64 float32, id and label, batch 4,096",
 }
 LEGEND = """\
-rows/s: median over the rounds. CPU-s/GB and cores: the whole process tree, server included, while measured. First batch:
-seconds from asking for it; start: seconds before that (loader made; server, cluster or service started; imports not
-counted). Peak RSS: summed over the tree, so shared pages count once for each process, mapped files too; sampled four times a
-second, from start to end. Own: RssAnon + RssShmem of the same, which leaves mapped files out. Mixed: how many of 256 parts
-of the dataset meet in a batch, as a share of those that pure chance brings. One epoch: of a sixteenth of the rows, every
-row with its values counted.
+rows/s: median over the rounds. CPU-s/GB and cores: the whole process tree, server included, while measured. First
+batch: seconds from asking for it. Start: seconds before that (loader made; server, cluster or service started; imports
+not counted). Peak RSS: summed over the tree, so shared pages and mapped files count once for each process; sampled four
+times a second, from start to end. Own: RssAnon + RssShmem of the same, which leaves mapped files out. Mixed: how many
+of 256 parts of the dataset meet in a batch, as a share of those that chance alone brings. One epoch: of a sixteenth of
+the rows, every row with its values counted.
 """
 
 
@@ -29,18 +32,18 @@ def markdown(found: dict[str, Any]) -> str:
         "# The race",
         "",
         f"`{found['command']}`, {found['date']}: {machine['cpus']} CPUs, {machine['memory_bytes'] / 2**30:.0f} GiB, "
-        f"{machine['platform']}, load at the end {machine['load_at_end'][0]:.1f}. {found['repeats']} interleaved rounds, "
-        f"{found['measured_s']:g} s measured after {found['warm_s']:g} s of warm-up; warm page cache; peers' defaults.",
+        f"{machine['platform']}, load at the end {machine['load_at_end'][0]:.1f}. "
+        f"{found['repeats']} interleaved rounds, {found['measured_s']:g} s measured after {found['warm_s']:g} s of "
+        "warm-up; warm page cache; peers' defaults.",
     ]
     for name, case in found["cases"].items():
         title = TITLES[name].format(rows=found["rows"][name])
-        lines += ["", f"## {name}: {title}", "", HEAD, "|---|" + "---:|" * 10 + "---|"]
+        lines += ["", f"## {name}: {title}", "", "| " + " | ".join(COLUMNS) + " |", "|---|" + "---:|" * 10 + "---|"]
         ours = case.get("penstock", {}).get("rows_per_s", {}).get("median")
         for entrant, one in ranked(case):
             lines.append(_row(entrant, one, ours))
-    versions = sorted(
-        {pair for case in found["cases"].values() for one in case.values() for pair in one["versions"].items()}
-    )
+    every = [one for case in found["cases"].values() for one in case.values()]
+    versions = sorted({pair for one in every for pair in one["versions"].items()})
     lines += ["", LEGEND, "Versions: " + ", ".join(f"{name} {number}" for name, number in versions) + "."]
     return "\n".join(lines) + "\n"
 
@@ -94,10 +97,8 @@ def plot(path: Path, found: dict[str, Any]) -> None:
         reach = [[rate["median"] - rate["min"] for rate in rates], [rate["max"] - rate["median"] for rate in rates]]
         colours = ["tab:orange" if entrant.startswith("penstock") else "tab:blue" for entrant in names]
         axes.barh(names, middles, xerr=reach, color=colours, ecolor="black", capsize=2)
-        axes.set(
-            xscale="log", xlabel="rows/s (median; least to most)", title=TITLES[name].format(rows=found["rows"][name])
-        )
-        axes.title.set_fontsize(9)
+        axes.set(xscale="log", xlabel="rows/s (median; least to most)")
+        axes.set_title(TITLES[name].format(rows=found["rows"][name]), fontsize=9)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

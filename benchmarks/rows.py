@@ -1,7 +1,7 @@
 """The rows that benchmarks move: two shapes, each row known by its number, the same in every format."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ class Case:
     def buffer(self) -> int:
         """Rows of a shuffle buffer, where a peer needs one and has no default: 1,024, or four batches."""
         return max(1024, 4 * self.batch)
+
+    def part(self, share: int) -> "Case":
+        """A `share`-th of the rows, at least a batch, in as many shards."""
+        return replace(self, rows=max(self.rows // share, self.batch))
 
     def columns(self, shard: int) -> Columns:
         """The rows of one shard."""
@@ -61,12 +65,6 @@ CASES = (
     Case("tokens", 65_536, 16, 32, 4 * TOKENS),
     Case("small", 1_048_576, 16, 4096, 4 * FEATURES + 12),
 )
-
-
-def case(name: str, share: int = 1) -> Case:
-    """The case of that name, with a `share`-th of its rows."""
-    full = next(one for one in CASES if one.name == name)
-    return Case(full.name, full.rows // share, full.shards, full.batch, full.row_bytes)
 
 
 def ids(batch: Mapping[str, Any]) -> npt.NDArray[np.int64]:

@@ -25,19 +25,14 @@ def python(folder: Path, requirements: Path | None) -> Path:
     shutil.rmtree(place, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     _run([sys.executable, "-m", "venv", str(place)])
-    _run(
-        [
-            str(interpreter),
-            *["-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", "-r"],
-            requirements,
-        ]
-    )
-    _run([str(interpreter), "-m", "pip", "check", "--disable-pip-version-check"])
+    pip = [str(interpreter), "-m", "pip", "--disable-pip-version-check"]
+    _run([*pip, "install", "--quiet", "--no-compile", "-r", str(requirements)])
+    _run([*pip, "check"])
     kept.write_text(wanted)
     return interpreter
 
 
-def _run(command: list[str | Path]) -> None:
+def _run(command: list[str]) -> None:
     nice = ["nice", "-n", "19"] if shutil.which("nice") else []
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     done = subprocess.run([*nice, *command], capture_output=True, text=True, env=environment, check=False)

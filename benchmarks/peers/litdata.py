@@ -1,4 +1,4 @@
-"""Lightning's litdata: its optimised chunks; token blocks by its TokensLoader, as its README does for language models."""
+"""Lightning's litdata: its optimised chunks; token blocks by its TokensLoader, as its README does for text."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -20,7 +20,7 @@ _OPERATORS = torch.library.Library("torchvision", "FRAGMENT")
 
 
 def _streaming() -> Any:
-    """The package. It imports torchvision, whose wheels are built for CUDA and miss their operators beside a CPU torch."""
+    """The package. It imports torchvision, whose wheels are built for CUDA and fail beside a CPU build of torch."""
     try:
         import torchvision  # noqa: F401
     except RuntimeError:  # no image is read here: it only has to be imported

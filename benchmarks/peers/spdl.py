@@ -1,5 +1,4 @@
-"""Meta's SPDL: its pipeline of threads over mapped NumPy files. It has no format of its own, and batches are fetched whole:
-its documentation advises against work by the row."""
+"""Meta's SPDL: its pipeline of threads over mapped NumPy files, a batch a task. It has no format of its own."""
 
 import contextlib
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""tf.data service: TFRecord files, a dispatcher and a worker in a process of their own, batches handed over as tensors."""
+"""tf.data service: TFRecord files, a dispatcher and a worker in a process of their own, batches as tensors."""
 
 import contextlib
 import subprocess
@@ -39,7 +39,8 @@ def _parse(case: Case) -> Callable[[Any], dict[str, Any]]:
         found = tf.io.parse_example(records, FEATURES_OF[case.name])
         if case.name == "tokens":
             return {"tokens": tf.reshape(tf.io.decode_raw(found["tokens"], tf.int32), (-1, TOKENS))}
-        return found | {"x": tf.reshape(tf.io.decode_raw(found["x"], tf.float32), (-1, FEATURES))}
+        found["x"] = tf.reshape(tf.io.decode_raw(found["x"], tf.float32), (-1, FEATURES))
+        return dict(found)
 
     return parse
 
