@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import selectors
-import signal
 import subprocess
 import threading
 import time
@@ -20,6 +19,7 @@ from benchmarks.rows import Case
 
 ROOT = Path(__file__).parent.parent
 SAMPLE_SECONDS = 0.25  # between two looks at memory
+END_SECONDS = 20.0  # for a peer to end by itself
 # Nobody asks a network, or draws bars.
 ENVIRONMENT = {
     "HF_HUB_OFFLINE": "1",
@@ -105,28 +105,27 @@ class Lap:
             now = trees.held(self.process.pid)
             self.peak = trees.Held(max(self.peak.rss, now.rss), max(self.peak.own, now.own))
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait for it and all that it started; what is left then, or at once after an error, is killed."""
         self._ended.set()
         self._sampler.join()
+        try:
+            below = psutil.Process(self.process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            below = []
         with contextlib.suppress(OSError):
             self.process.stdin.close()  # type: ignore[union-attr]
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(20)
-        self._stop_rest()
-        self.process.stdout.close()  # type: ignore[union-attr]
-
-    def _stop_rest(self) -> None:
-        """What is left of it: by process group, and below it where a peer made groups of its own."""
-        left = []
+        if kind is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(END_SECONDS)
+            psutil.wait_procs(below, 2)
         if self.process.poll() is None:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                left = psutil.Process(self.process.pid).children(recursive=True)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        for one in left:
+            self.process.kill()
+        for one in below:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
         self.process.wait()
+        self.process.stdout.close()  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True)

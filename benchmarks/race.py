@@ -68,9 +68,9 @@ def prepared(entrant: Entrant, python: Path, folder: Path, case: rows.Case, limi
     return track, {name: number for name, _, number in told}
 
 
-def ready(result: Result, case: rows.Case, options: argparse.Namespace, limits: Limits) -> None:
+def ready(result: Result, case: rows.Case, folder: Path, limits: Limits) -> None:
     """Installs, writes data, checks a whole epoch; an error is kept in `result`."""
-    entrant, folder = result.entrant, options.folder
+    entrant = result.entrant
     try:
         python = venvs.python(folder / "venvs", entrant.requirements)
         track, result.versions = prepared(entrant, python, folder / "data", case, limits)
@@ -84,17 +84,17 @@ def ready(result: Result, case: rows.Case, options: argparse.Namespace, limits: 
 
 
 def run(
-    entrants: Sequence[Entrant], cases: Sequence[rows.Case], options: argparse.Namespace, limits: Limits
+    entrants: Sequence[Entrant], cases: Sequence[rows.Case], folder: Path, repeats: int, limits: Limits
 ) -> dict[str, dict[str, Any]]:
     """Every entrant through every case, interleaved; summaries by case and name."""
     results = {case.name: [Result(entrant) for entrant in entrants] for case in cases}
     for case in cases:
         for result in results[case.name]:
             began = time.perf_counter()
-            ready(result, case, options, limits)
+            ready(result, case, folder, limits)
             state = result.errors[-1] if result.errors else f"ready, one epoch {result.check}"
             _say(case.name, result.entrant.name, f"{state} ({time.perf_counter() - began:.0f} s)")
-    for number in range(options.repeats):
+    for number in range(repeats):
         for case in cases:
             for result in results[case.name]:
                 if result.track is None or len(result.errors) >= FAILURES:
@@ -154,7 +154,7 @@ def main() -> None:
     options.folder = options.folder.resolve()
     cases = [one.part(options.share) for one in rows.CASES if not options.case or one.name in options.case]
     limits = Limits(options.warm, options.seconds, options.silence)
-    found = harness.report(run(chosen(options.peer), cases, options, limits), options.repeats)
+    found = harness.report(run(chosen(options.peer), cases, options.folder, options.repeats, limits), options.repeats)
     found |= {"rows": {case.name: case.rows for case in cases}, "warm_s": limits.warm, "measured_s": limits.seconds}
     harness.save(options.json, found)
     table = race_report.markdown(found)
