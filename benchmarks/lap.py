@@ -39,8 +39,8 @@ class Failed(Exception):
 class Limits:
     """Seconds: `warm` and `seconds` of each lap; `silence` until an entrant that says nothing is stopped."""
 
-    warm: float = 2.0
-    seconds: float = 4.0
+    warm: float = 1.0
+    seconds: float = 3.0
     silence: float = 120.0
 
 

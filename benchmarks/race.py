@@ -2,11 +2,11 @@
 
 Each peer runs in an environment of its own (`.bench/venvs`, made on demand from benchmarks/peers/NAME.txt) and reads
 its own format (`.bench/data`, written once). Each first delivers one epoch of a sixteenth of the rows, which is checked
-row by row; then rounds, in which every entrant runs once for each case: 2 s of warm-up, 4 s measured. A slow one is
+row by row; then rounds, in which every entrant runs once for each case: 1 s of warm-up, 3 s measured. A slow one is
 stopped there; its rate is over what it delivered (`epochs` in the JSON). What cannot be installed, or fails, is in the
 table with its error.
 
-    python -m benchmarks.race                     all, 5 rounds
+    python -m benchmarks.race                     all, 5 rounds: 30 minutes, 25 GB in .bench
     python -m benchmarks.race --peer litdata      one (may be given again); --list says which there are
     python -m benchmarks.race --quick             a sixteenth of the rows, 1 round, 1 s
 """
@@ -128,11 +128,11 @@ def chosen(names: Iterable[str] | None, entrants: Sequence[Entrant] = ENTRANTS) 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", action="append", metavar="NAME", help="only this one; may be given again")
-    parser.add_argument("--case", action="append", choices=[case.name for case in rows.CASES])
+    parser.add_argument("--case", action="append", choices=[case.name for case in rows.RACED])
     parser.add_argument("--list", action="store_true", help="names of the entrants, and what they are")
     parser.add_argument("--repeats", type=int, default=5, help="rounds")
-    parser.add_argument("--seconds", type=float, default=4.0, help="measured in each lap")
-    parser.add_argument("--warm", type=float, default=2.0, help="seconds before that, at most an epoch")
+    parser.add_argument("--seconds", type=float, default=3.0, help="measured in each lap")
+    parser.add_argument("--warm", type=float, default=1.0, help="seconds before that, at most an epoch")
     parser.add_argument("--silence", type=float, default=120.0, help="seconds until one that says nothing is stopped")
     parser.add_argument("--share", type=int, default=1, help="take only a share-th of the rows")
     parser.add_argument("--quick", action="store_true", help="--share 16 --repeats 1 --seconds 1 --warm 1")
@@ -152,7 +152,7 @@ def main() -> None:
     if options.quick:
         options.share, options.repeats, options.seconds, options.warm = 16, 1, 1.0, 1.0
     options.folder = options.folder.resolve()
-    cases = [one.part(options.share) for one in rows.CASES if not options.case or one.name in options.case]
+    cases = [one.part(options.share) for one in rows.RACED if not options.case or one.name in options.case]
     limits = Limits(options.warm, options.seconds, options.silence)
     found = harness.report(run(chosen(options.peer), cases, options.folder, options.repeats, limits), options.repeats)
     found |= {"rows": {case.name: case.rows for case in cases}, "warm_s": limits.warm, "measured_s": limits.seconds}

@@ -1,4 +1,4 @@
-"""The rows that benchmarks move: two shapes, each row known by its number, the same in every format."""
+"""The rows that benchmarks move, the same in every format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,12 +10,16 @@ import numpy.typing as npt
 
 Columns = dict[str, npt.NDArray[Any]]
 
-TOKENS, FEATURES, CLASSES = 2048, 64, 10
+TOKENS, FEATURES, TINY_FEATURES, CLASSES = 2048, 64, 24, 10
 
 
 @dataclass(frozen=True)
 class Case:
-    """Rows of one shape: "tokens" (2,048 int32, the first of which is the row's number) or "small" (x, id, label)."""
+    """Rows of one shape.
+
+    "tokens" are 2,048 int32, the first of which is the row's number; "small" 64 float32, id and label; "tiny" 24
+    float32 and label.
+    """
 
     name: str
     rows: int
@@ -41,8 +45,10 @@ class Case:
             tokens = rng.integers(0, 50_000, (each, TOKENS), dtype=np.int32)
             tokens[:, 0] = ids
             return {"tokens": tokens}
-        x = rng.random((each, FEATURES), dtype=np.float32)
-        return {"x": x, "id": ids, "label": rng.integers(0, CLASSES, each, dtype=np.int32)}
+        label = rng.integers(0, CLASSES, each, dtype=np.int32)
+        if self.name == "tiny":
+            return {"x": rng.random((each, TINY_FEATURES), dtype=np.float32), "label": label}
+        return {"x": rng.random((each, FEATURES), dtype=np.float32), "id": ids, "label": label}
 
     def write(self, folder: Path) -> None:
         """As Parquet, one file a shard, neither compressed nor dictionary-encoded: that reads fastest."""
@@ -64,7 +70,9 @@ class Case:
 CASES = (
     Case("tokens", 65_536, 16, 32, 4 * TOKENS),
     Case("small", 1_048_576, 16, 4096, 4 * FEATURES + 12),
+    Case("tiny", 1_048_576, 16, 8, 4 * TINY_FEATURES + 4),
 )
+RACED = CASES[:2]  # whose rows can be told apart
 
 
 def ids(batch: Mapping[str, Any]) -> npt.NDArray[np.int64]:

@@ -70,7 +70,9 @@ def test_the_plot_is_drawn(found: Found, tmp_path: Path) -> None:
 def test_every_entrant_has_its_file_and_pinned_requirements(entrant: Entrant) -> None:
     tree = ast.parse((PEERS / f"{entrant.module}.py").read_text())
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    defined |= {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    defined |= {
+        alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names if alias.asname
+    }
     defined |= {
         x.id for node in tree.body if isinstance(node, ast.Assign) for x in node.targets if isinstance(x, ast.Name)
     }
