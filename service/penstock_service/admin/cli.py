@@ -25,6 +25,7 @@ from penstock_service.admin.run_commands import add_run_commands
 from penstock_service.admin.store_commands import show_store, warm
 from penstock_service.admin.tables import print_json, print_settings, print_streams
 from penstock_service.admin.top import top
+from penstock_service.admin.worker_commands import show_workers
 from penstock_service.config import Settings
 from penstock_service.config.load import SettingsError, load, show
 from penstock_service.core.errors import ServiceError
@@ -72,6 +73,7 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("warm")(warm)
     cli.command("top")(top)
     cli.command("doctor")(doctor)
+    cli.command("workers")(show_workers)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)
     return cli

@@ -40,11 +40,8 @@ class Agenda:
 
     def __init__(self, bound: Bound, workers: int) -> None:
         self.bound = bound
-        self._workers = workers
-        # A worker that is through finds the next demand waiting, however busy the loop is. Not so the next hint: a
-        # demand that comes meanwhile should not have to wait for two.
-        self._places = 2 * workers
         self.running = 0
+        self.resize(workers)
         self.hints_forgotten = 0
         self._units: dict[UnitId, Unit] = {}
         self._demands: OrderedDict[UnitId, Unit] = OrderedDict()
@@ -52,6 +49,17 @@ class Agenda:
         self._spares: OrderedDict[UnitId, Unit] = OrderedDict()
         self._hinted_bytes = 0  # of units that are not running
         self._held_since: float | None = None
+
+    def resize(self, workers: int) -> None:
+        self.workers = workers
+        # A worker that is through finds the next demand waiting, however busy the loop is. Not so the next hint: a
+        # demand that comes meanwhile should not have to wait for two.
+        self._places = 2 * workers
+
+    @property
+    def queued(self) -> int:
+        """Units that somebody waits for and that no worker has been given."""
+        return len(self._demands)
 
     def demand(self, unit_id: UnitId, chunk: int, size: int) -> None:
         unit = self._unit(unit_id)
@@ -83,12 +91,12 @@ class Agenda:
     @property
     def idle(self) -> bool:
         """Is a worker free, and nothing wanted of it?"""
-        return self.running < self._workers and not (self._demands or self._hints or self._spares)
+        return self.running < self.workers and not (self._demands or self._hints or self._spares)
 
     @property
     def pressed(self) -> bool:
         """Does somebody need the workers that make spare units? May be asked by any thread."""
-        return bool(self._demands or self._hints) or self.running > self._workers
+        return bool(self._demands or self._hints) or self.running > self.workers
 
     def spare(self, unit_id: UnitId, sizes: Mapping[int, int], why: SpareWant) -> None:
         """Make these chunks while nobody wants the workers."""
@@ -124,7 +132,7 @@ class Agenda:
     def next(self, now: float) -> Unit | None:
         """The unit to be dispatched now, or None: nothing is wanted, no worker is free, or the bound holds it back."""
         unit = next(iter(self._demands.values()), None) if self.running < self._places else None
-        if unit is None and not self._demands and self.running < self._workers:
+        if unit is None and not self._demands and self.running < self.workers:
             unit = next(iter(self._hints.values()), None) or next(iter(self._spares.values()), None)
         if unit is None:
             self._held_since = None
@@ -134,7 +142,7 @@ class Agenda:
         # worker's share counts as the share, so that one big unit does not idle all the other workers.
         amount = max(*sizes.values(), 0, min(sum(sizes.values()), self.bound.limit // self._places))
         if not self.bound.admits(amount):
-            if self._held_since is None and self.running < self._workers and unit.id not in self._spares:
+            if self._held_since is None and self.running < self.workers and unit.id not in self._spares:
                 self._held_since = now
             return None
         if self._held_since is not None:
@@ -148,6 +156,20 @@ class Agenda:
         unit.state, unit.amount, unit.left, unit.left_bytes = "running", amount, sizes, sum(sizes.values())
         self.running += 1
         return unit
+
+    def again(self, unit: Unit) -> int | None:
+        """A running unit is begun once more, on another worker; None if there is none for it, else what it enters into
+        the bound. `again_ended` undoes it."""
+        amount = max(unit.left.values(), default=0)
+        if self.running >= self._places or not self.bound.admits(amount):
+            return None
+        self.bound.enter(amount)
+        self.running += 1
+        return amount
+
+    def again_ended(self, amount: int) -> None:
+        self.bound.leave(amount)
+        self.running -= 1
 
     def passed(self, unit: Unit, chunk: int, *, made: bool) -> None:
         """A running unit's worker is through with this chunk: it is there, or was skipped because nobody wanted it."""

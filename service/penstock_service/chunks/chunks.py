@@ -104,6 +104,24 @@ class Chunks:
             await loop.run_in_executor(files, self._store.stop)
             files.shutdown()
 
+    async def resize(self, workers: int) -> None:
+        """So many workers from now on; those that end finish their task first.
+
+        Raises:
+            Internal: a worker cannot begin; there are as many as could.
+        """
+        async with self._changing:
+            if self._files is None:
+                return
+            try:
+                await self._off_loop(self._executor.resize, workers)
+            finally:
+                self._production.resize(self._executor.workers)
+
+    def look_ahead(self, limit: int) -> None:
+        """At most so many bytes of chunks are made ahead of demand from now on."""
+        self._production.agenda.bound.limit = limit
+
     # -- asking --------------------------------------------------------------------------------------------------
 
     async def info(self, dataset: DatasetVersion, chunk: int) -> ChunkInfo:
@@ -205,6 +223,8 @@ class Chunks:
         return self._production.places.statuses(asyncio.get_running_loop().time())
 
     def numbers(self) -> ChunkNumbers:
+        if self._files is not None:
+            self._production.measure()
         return chunk_numbers(self._production, self._executor, self._usage, self._store, self.counters)
 
     # -- ahead of sessions ---------------------------------------------------------------------------------------

@@ -26,9 +26,14 @@ class ChunkNumbers:
     retried: int
     making_seconds: float  # of workers
     hints_forgotten: int
+    held_back_seconds: float  # while the look-ahead kept a free worker waiting
     waiting: int
     workers: int
     workers_restarted: int
+    begun_again: int  # tasks that took so long that another worker began them too
+    busy_seconds: float  # of workers
+    starved_seconds: float  # while somebody waited for a chunk
+    queued: int  # tasks that somebody waits for and no worker has been given
     read_ahead: Bound
     store: StoreNumbers
 
@@ -54,9 +59,14 @@ def chunk_numbers(
         retried=int(values.get("retried", 0)),
         making_seconds=values.get("making_seconds", 0.0),
         hints_forgotten=production.agenda.hints_forgotten,
+        held_back_seconds=production.agenda.bound.wait_seconds,
         waiting=len(production.flights),
         workers=executor.workers,
         workers_restarted=executor.restarted,
+        begun_again=int(values.get("begun_again", 0)),
+        busy_seconds=production.busy.integral,
+        starved_seconds=production.starved.seconds,
+        queued=production.agenda.queued,
         read_ahead=production.agenda.bound,
         store=store.numbers(),
     )
