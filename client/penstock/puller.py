@@ -7,7 +7,6 @@ then another stream is opened at the position: nothing is lost and nothing comes
 import json
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -22,7 +21,9 @@ from penstock.profile import Clock
 from penstock.receiver import Item, Received, Receiver
 from penstock.standing import Standing
 from penstock.subscription import Delivery, Order, Share
-from penstock.tensors.copies import page_aligned
+from penstock.tally import Tally
+from penstock.tensor_pool import TensorPool
+from penstock.unpacking import CODECS
 from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
@@ -55,6 +56,9 @@ class Puller:
         self._cutter: Cutter | None = None
         self._bundle: Cutting | None = None
         self._window = Window(delivery.prefetch, delivery.prefetch_bytes)
+        self._pool = delivery.tensor_pool or TensorPool()
+        self._tally = Tally(self._pool)
+        clock.received = self._tally.numbers
         self._owed: tuple[int, int] | None = None  # credits of the step that the user still works on
         self._standing = Standing(link, who, clock, delivery.reconnect_timeout)
         self._told = 0.0  # when the log last said what we wait for
@@ -196,6 +200,8 @@ class Puller:
         self.closed = True
         self._drop_receiver(join=join)
         self._put_down()
+        if self._delivery.tensor_pool is None:
+            self._pool.clear()
 
     def _where(self) -> tuple[int, int]:
         """The epoch and step that come next. Asked by other threads too."""
@@ -274,9 +280,8 @@ class Puller:
         self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
         self._owed = None
         self._pid = os.getpid()
-        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
-        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
-        self._receiver = self._link.open(message, self._where, memory)
+        self._receiver = self._link.open(message, self._where, self._pool.buffer)
+        self._tally.receiver(self._receiver)
 
     def open_message(self, cursor: Cursor | None) -> pb.Open:
         """What a session that goes on at `cursor` is opened with."""
@@ -296,6 +301,8 @@ class Puller:
             client=client_name(),
             force=self._force,
             branch=self.branch,
+            compression=self._delivery.compression,
+            codecs=CODECS,
         )
 
     def _take_opened(self, opened: pb.Opened) -> None:
@@ -393,6 +400,7 @@ class Puller:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.close(join)
+            self._tally.ended()
 
     def _leave(self) -> None:
         """Drop what is under way and in hand; the position stays."""

@@ -13,6 +13,7 @@ from penstock_service.batch.gather import Visit, gather, gather_in_place, plan_v
 from penstock_service.batch.layout import Layouts
 from penstock_service.batch.pick import Picked
 from penstock_service.batch.policy import PLACEHOLDER
+from penstock_service.core.bodies import Bodies
 from penstock_service.core.feed import U8, Memory, ordinary
 from penstock_service.core.segment import ChunkSource, SegmentSource, SourceChunks
 
@@ -87,7 +88,7 @@ class Fetch:
             arrays = [*batch.columns, *map(pa.array, origins)]
             batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
         made = np.frombuffer(batch.serialize(), np.uint8)
-        if memory is ordinary:
+        if memory is ordinary or isinstance(memory, Bodies):
             return made
         message = memory(made.size)
         message[:] = made

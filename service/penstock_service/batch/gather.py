@@ -6,6 +6,7 @@ block, which is then put into the order asked for. Never `take` on a ChunkedArra
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +14,13 @@ import pyarrow as pa
 
 from penstock_service.batch.fixed import dense, item_bytes, item_type, items_of, rebuild
 from penstock_service.batch.layout import Layouts
+from penstock_service.core.bodies import Bodies
 from penstock_service.core.feed import U8, Memory
 from penstock_service.core.segment import U32
 
 I64 = npt.NDArray[np.int64]
+
+_SCRATCH: Final = Bodies(32 << 20)  # as many blocks as gathers run at once
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,13 @@ def _gather_fixed(kind: pa.DataType, width: int, parts: list[pa.Array], visit: V
 
 def _gather_items(parts: list[pa.Array], visit: Visit, width: int, out: npt.NDArray[np.void]) -> None:
     item = item_type(width)
-    block = np.empty(len(visit.rows), item)
+    scratch = _SCRATCH(len(visit.rows) * width)
+    block = scratch.view(item)
     for part, (_, first, end) in zip(parts, visit.runs, strict=True):
         np.take(items_of(part, width, item), visit.rows[first:end], out=block[first:end], mode="clip")
     np.take(block, visit.back, out=out, mode="clip")
+    del block
+    _SCRATCH.give_back(scratch)
 
 
 def _gather_any(kind: pa.DataType, parts: list[pa.Array], visit: Visit) -> pa.Array:
