@@ -97,6 +97,7 @@ class Histories(RuleBasedStateMachine):
         room=st.integers(1, 8),
         slow=st.sampled_from([0.0, 0.0, 0.01, 3.0]),
         row_ids=st.booleans(),
+        compression=st.sampled_from(["none", "lz4", "zstd", "auto"]),
         world=st.integers(1, 3),
         rows=sizes,
     )
@@ -110,6 +111,7 @@ class Histories(RuleBasedStateMachine):
         room: int,
         slow: float,
         row_ids: bool,
+        compression: Any,
         world: int,
         rows: int,
     ) -> None:
@@ -124,7 +126,7 @@ class Histories(RuleBasedStateMachine):
             self.golden = self.order_of(self.given)
         self.network = Network(self.loop, room)
         self.link = MemoryLink(self.network, dice.uniform)
-        self.delivery = Delivery("numpy", *window, reconnect_timeout=RECONNECT)
+        self.delivery = Delivery("numpy", *window, reconnect_timeout=RECONNECT, compression=compression)
         self.last, self.row_ids = last, row_ids
         self.jobs = -1
         self.saved = [START]

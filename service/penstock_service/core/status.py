@@ -40,6 +40,8 @@ class SessionStatus:
     taken_step: int = 0
     seconds_since_moved: float = 0.0  # since it last got on
     epoch_steps: int | None = None  # of a whole epoch, where that is known
+    compression: str = "none"  # of what travels over gRPC
+    wire_bytes_sent: int = 0  # over gRPC, compressed or not
 
 
 @dataclass(frozen=True)

@@ -343,4 +343,6 @@ class Session:
             taken_step=self._taken[1],
             seconds_since_moved=now - self._moved,
             epoch_steps=self._opening.steps,
+            compression=self._wire.codec,
+            wire_bytes_sent=self._wire.sent_bytes,
         )

@@ -38,6 +38,11 @@ class Wire:
         self._chooser = chooser
         self._codecs: dict[str, pa.Codec] = {}
 
+    @property
+    def codec(self) -> str:
+        """What frames are compressed with."""
+        return self._chooser.codec if self._chooser is not None else self._codec
+
     def take_decision(self) -> Decision | None:
         """How frames are compressed by now, if that has changed since the last call."""
         decision, self._decision = self._decision, None
