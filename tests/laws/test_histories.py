@@ -361,7 +361,7 @@ def history(order: Order, last: str, rows: int, shards: list[list[int]]) -> Hist
     made = Histories()
     made.begin(
         ([shards], order), chance=0, last=last, limits=Limits(64, 1, 40), window=(1, 1), room=1, slow=0.0,
-        row_ids=False, world=1, rows=rows,
+        row_ids=False, compression="zstd", world=1, rows=rows,
     )  # fmt: skip
     return made
 
