@@ -55,6 +55,7 @@ class Puller:
         self._pid = os.getpid()
         self._cutter: Cutter | None = None
         self._bundle: Cutting | None = None
+        self._coming: tuple[Received, Cutting] | None = None  # opened before its turn, to bring its first step along
         self._window = Window(delivery.prefetch, delivery.prefetch_bytes)
         self._pool = delivery.tensor_pool or TensorPool()
         self._tally = Tally(self._pool)
@@ -163,6 +164,8 @@ class Puller:
             end = self._advance(started)
             if end is not None:
                 return end
+        if bundle.cutter.carrier is not None:
+            self._look_ahead(bundle)
         step = bundle.next()
         self._owed = bundle.credit()
         self.clock.step(self._link.now() - started, bundle.last_rows)
@@ -200,6 +203,8 @@ class Puller:
         self.closed = True
         self._drop_receiver(join=join)
         self._put_down()
+        if self._cutter is not None and self._cutter.carrier is not None:
+            self._cutter.carrier.close()
         if self._delivery.tensor_pool is None:
             self._pool.clear()
 
@@ -310,7 +315,7 @@ class Puller:
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))
         if self._cutter is None:
-            self._cutter = Cutter(schema, self._share, self._delivery)
+            self._cutter = Cutter(schema, self._share, self._delivery, self._pool)
         elif not schema.equals(self._cutter.schema):
             raise ServerError(
                 f"the stream came back with other columns: {schema.to_string()} instead of "
@@ -345,11 +350,28 @@ class Puller:
     def _open_bundle(self, item: Received, waited: float) -> None:
         if self._cursor is None or self._cutter is None:
             raise ServerError(f"{self._link.target} sent a bundle before Opened: a bug in the server")
-        self._bundle = self._cutter.open(item, self._cursor)
+        coming, self._coming = self._coming, None
+        if coming is not None and coming[0] is item:
+            self._bundle = coming[1]
+        else:
+            self._bundle = self._cutter.open(item, self._cursor)
         self._standing.getting_on()
         self.filling = None
         header = item.header
         self.clock.bundle(waited, header.rows_wait_us / 1e6, header.gather_us / 1e6, header.body_bytes)
+
+    def _look_ahead(self, bundle: Cutting) -> None:
+        """Begin to bring the next step to the device, and the one after it, if it is here. The position stays."""
+        try:
+            if bundle.prepare(2) == 2 or self._receiver is None or self._coming is not None:
+                return
+            item = self._receiver.peek()
+            if isinstance(item, Received):
+                coming = bundle.cutter.open(item, bundle.end())
+                coming.prepare(1)
+                self._coming = (item, coming)
+        except Exception:  # noqa: BLE001, S110 - whatever it is, it is raised again when that step's turn comes
+            pass
 
     def _end_epoch(self, end: pb.EpochEnd) -> pb.EpochEnd:
         cursor = self._cursor
@@ -403,6 +425,7 @@ class Puller:
         if receiver is not None:
             receiver.close(join)
             self._tally.ended()
+        self._coming = None
 
     def _leave(self) -> None:
         """Drop what is under way and in hand; the position stays."""

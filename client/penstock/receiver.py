@@ -134,6 +134,10 @@ class Receiver:
                     return ServerUnavailable(f"{self._target} has said nothing for {SILENCE:.0f} s")
             return self._items.popleft()
 
+    def peek(self) -> Item | None:
+        """What `get` would return at once, if anything."""
+        return self._items[0] if self._items else None
+
     def waiting(self) -> bool:
         """Would `get` have to wait?"""
         return not self._items

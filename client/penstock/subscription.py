@@ -8,7 +8,7 @@ from penstock.errors import InvalidRequest
 from penstock.on_error import OnError
 from penstock.tensor_pool import TensorPool
 from penstock.tensors import Nulls
-from penstock.tensors.output import OUTPUTS
+from penstock.tensors.output import OUTPUTS, load_device
 from penstock.unpacking import CODECS
 from penstock.world import World
 from penstock_proto.v1 import data_pb2 as pb
@@ -203,6 +203,8 @@ class Delivery:
             raise InvalidRequest(f"unified_memory is for output='mlx', not output={self.output!r}")
         if (self.pin_memory or self.device is not None) and self.output != "torch":
             raise InvalidRequest(f"pin_memory and device are for output='torch', not output={self.output!r}")
+        if self.device is not None:
+            load_device().check_device(self.device)
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ import math
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -49,6 +49,8 @@ class TensorPool:
     def _begin(self) -> None:
         self._kept: OrderedDict[str, tuple[Any, int]] = OrderedDict()  # the one used last comes last
         self._lock = threading.Lock()
+        self._locked: Blocks | None = None
+        self._may_lock = True
         self._pid = self._blocks.here().pid
         self._hits = self._misses = self._evicted = self._foreign = 0
 
@@ -98,6 +100,19 @@ class TensorPool:
         """uint8 `[size]`, writable; used again when the last view of it is gone."""
         memory = self._blocks.take(size)
         return np.empty(size, np.uint8) if memory is None else memory
+
+    def page_locked(self, size: int, make: Callable[[int], Any]) -> U8 | None:
+        """The same of memory that `make` locks, for copies to a GPU; None: there is no room.
+
+        A quarter of the pool is set aside for it when it is first asked for.
+        """
+        with self._own():
+            if self._locked is None and self._may_lock:
+                self._may_lock = self._blocks.reserve(self.max_bytes // 4)
+                if self._may_lock:
+                    self._locked = Blocks(max(1, self.max_bytes // 4), make)
+            locked = self._locked
+        return locked.take(size) if locked is not None else None
 
     def cache(self, name: str, tensor: Any) -> bool:
         """Keep a tensor by name, in place of one of that name. Those not used longest are dropped to make room.

@@ -98,6 +98,7 @@ class Histories(RuleBasedStateMachine):
         slow=st.sampled_from([0.0, 0.0, 0.01, 3.0]),
         row_ids=st.booleans(),
         compression=st.sampled_from(["none", "lz4", "zstd", "auto"]),
+        ahead=st.booleans(),
         world=st.integers(1, 3),
         rows=sizes,
     )
@@ -112,6 +113,7 @@ class Histories(RuleBasedStateMachine):
         slow: float,
         row_ids: bool,
         compression: Any,
+        ahead: bool,
         world: int,
         rows: int,
     ) -> None:
@@ -126,7 +128,8 @@ class Histories(RuleBasedStateMachine):
             self.golden = self.order_of(self.given)
         self.network = Network(self.loop, room)
         self.link = MemoryLink(self.network, dice.uniform)
-        self.delivery = Delivery("numpy", *window, reconnect_timeout=RECONNECT, compression=compression)
+        output, device = ("torch", "cpu") if ahead else ("numpy", None)
+        self.delivery = Delivery(output, *window, device=device, reconnect_timeout=RECONNECT, compression=compression)
         self.last, self.row_ids = last, row_ids
         self.jobs = -1
         self.saved = [START]
@@ -361,7 +364,7 @@ def history(order: Order, last: str, rows: int, shards: list[list[int]]) -> Hist
     made = Histories()
     made.begin(
         ([shards], order), chance=0, last=last, limits=Limits(64, 1, 40), window=(1, 1), room=1, slow=0.0,
-        row_ids=False, compression="zstd", world=1, rows=rows,
+        row_ids=False, compression="zstd", ahead=True, world=1, rows=rows,
     )  # fmt: skip
     return made
 
