@@ -18,6 +18,7 @@ import pyarrow.flight
 from penstock_proto.v1 import channel
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
+from penstock_service.core.bodies import Bodies
 from penstock_service.core.feed import Bundle, EpochEnd, Memory, Opening, Span, ordinary
 from penstock_service.core.segment import Progress
 from penstock_service.deliver.data import DataService
@@ -37,20 +38,23 @@ class Ready:
     """A feed whose bundles are ready."""
 
     def __init__(self, batch: pa.RecordBatch, step_rows: int) -> None:
-        self._body = np.frombuffer(batch.serialize(), np.uint8)
-        self._rows, self._steps, self._step = step_rows, batch.num_rows // step_rows, 0
+        wide = pa.Table.from_batches([batch] * 4).combine_chunks().to_batches()[0]  # as large as slots are
+        self._bodies = {b.num_rows: np.frombuffer(b.serialize(), np.uint8) for b in (batch, wide)}
+        self._least = (batch.num_rows, self._bodies[batch.num_rows])
+        self._rows, self._step = step_rows, 0
 
     async def next(
         self, steps: int, size: int, progress: Progress | None = None, memory: Memory = ordinary
     ) -> Bundle | EpochEnd:
-        first, self._step = self._step, self._step + self._steps
-        body = self._body
-        if memory is not ordinary and getattr(memory, "__self__", None) is not None:  # a slot
-            body = memory(len(self._body))
-            body[:] = self._body
-        units = self._steps * self._rows
+        fitting = [(r, b) for r, b in self._bodies.items() if len(b) <= size + 4096]
+        rows, body = max(fitting or [self._least], key=lambda found: found[0])
+        if not isinstance(memory, Bodies):  # a slot: gathering would write it once, and so do we
+            made, body = body, memory(len(body))
+            body[:] = made
+        units, number = rows, rows // self._rows
+        first, self._step = self._step, self._step + number
         return Bundle(
-            *(0, first, self._steps, 0, first * self._rows, (Span(0, units, 1),)),
+            *(0, first, number, 0, first * self._rows, (Span(0, units, 1),)),
             *(self._rows, self._rows, body, {"ready": units}),
         )
 
