@@ -18,6 +18,7 @@ import pyarrow.flight
 from penstock_proto.v1 import channel
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
+from penstock_proto.v1.malloc import keep_freed
 from penstock_service.core.bodies import Bodies
 from penstock_service.core.feed import Bundle, EpochEnd, Memory, Opening, Span, ordinary
 from penstock_service.core.segment import Progress
@@ -71,6 +72,7 @@ async def serve_penstock(batch: pa.RecordBatch, step_rows: int, frame_bytes: int
             *(Ready(batch, rows), batch.schema, {}, plan, cursor, HUGE, HUGE // rows, 0, ("ready@1",), lambda: None)
         )
 
+    keep_freed()  # as GrpcServer does
     server = grpc.aio.server(options=channel.SERVER)
     data = DataService(subscribe, Limits(frame_bytes=frame_bytes), Transports(True, 4 << 20), 8, "benchmark")
     server.add_generic_rpc_handlers((data.handler(),))
