@@ -386,3 +386,14 @@ def test_the_last_credit_goes_back_before_the_end_is_asked_for() -> None:
     made.begin_again(rank=0)
     assert made.of(0).at.epoch == 1
     made.teardown()
+
+
+def test_a_server_in_steady_state_allocates_no_memory_for_bundles() -> None:
+    made = history(Order(["0"], pool_rows=9, refill_below=0.0), "short", 1, [[9, 9], [9, 9]])
+    for _ in range(4):
+        made.read_to_the_end(rank=0)
+    assert made.server is not None
+    bodies = made.server.data.bodies
+    assert bodies.allocated <= 2  # one on its way, one made ahead
+    assert bodies.reused > 100
+    made.teardown()

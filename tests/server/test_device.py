@@ -39,6 +39,7 @@ def test_a_device_changes_neither_steps_nor_position(serve: Serve, tmp_path: Pat
             stream.load_state_dict(state)
             assert next(iter(stream))["id"].tolist() == rest
             assert rest not in first
+            assert len(next(stream.rows())) > 1, "rows to look at need no device"
 
 
 def test_slots_come_back_with_a_device_too(serve: Serve, tmp_path: Path) -> None:
@@ -67,3 +68,17 @@ def test_bundles_are_received_into_the_pool_that_is_given(serve: Serve, tmp_path
         with client.stream("rows", tensor_pool=tiny, **wish) as stream:
             assert sum(len(batch["id"]) for batch in stream) == 20_000
         assert tiny.counters.plain > 0
+
+
+def test_batches_that_are_kept_are_never_received_over(serve: Serve, tmp_path: Path) -> None:
+    server = serve(datafiles.parquet(tmp_path / "rows", shards=4, rows=2000), "--bundle-bytes", "16KiB")
+    wish: dict[str, Any] = {"batch_size": 100, "transport": "grpc", "prefetch_bytes": 64 << 10, "seed": 3}
+    with penstock.connect(server.target) as client, client.stream("rows", **wish) as stream:
+        kept, copied = [], []
+        for number, batch in enumerate(stream):
+            copied.append(batch["id"].clone())
+            kept.append(batch["id"] if number % 3 else None)  # every third is dropped: its memory comes again
+            del batch
+        assert stream.profile()["buffers_allocated"] > 0
+    assert len(kept) == 80
+    assert all(mine is None or torch.equal(mine, was) for mine, was in zip(kept, copied, strict=True))
