@@ -24,6 +24,7 @@ Memory: TypeAlias = Any
 
 _PAGES_FROM: Final = 64 << 10
 _LEAST: Final = 64
+_HUGE: Final = 4 << 20  # bytes from which huge pages are asked for
 _IDLE: Final = 256
 """How many other blocks are taken before one that nobody takes is let go."""
 
@@ -158,7 +159,10 @@ def ordinary(size: int) -> Memory:
     """A block of this process alone (pages shared with a child of a fork would show its writes)."""
     if size < _PAGES_FROM:
         return np.empty(size, np.uint8).data
-    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size >= _HUGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        block.madvise(mmap.MADV_HUGEPAGE)  # as NumPy does
+    return block
 
 
 def _drop_oldest(here: _State) -> bool:

@@ -39,7 +39,7 @@ def test_a_device_changes_neither_steps_nor_position(serve: Serve, tmp_path: Pat
             stream.load_state_dict(state)
             assert next(iter(stream))["id"].tolist() == rest
             assert rest not in first
-            assert len(next(stream.rows())) > 1, "rows to look at need no device"
+            assert len(next(iter(stream.rows()))) > 1, "rows to look at need no device"
 
 
 def test_slots_come_back_with_a_device_too(serve: Serve, tmp_path: Path) -> None:
@@ -79,6 +79,6 @@ def test_batches_that_are_kept_are_never_received_over(serve: Serve, tmp_path: P
             copied.append(batch["id"].clone())
             kept.append(batch["id"] if number % 3 else None)  # every third is dropped: its memory comes again
             del batch
-        assert stream.profile()["buffers_allocated"] > 0
+        assert stream.profile()["buffers_plain"] == 0
     assert len(kept) == 80
     assert all(mine is None or torch.equal(mine, was) for mine, was in zip(kept, copied, strict=True))

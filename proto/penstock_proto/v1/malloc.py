@@ -11,14 +11,14 @@ from typing import Final
 
 _TRIM_THRESHOLD: Final = -1  # numbers of malloc.h
 _MMAP_THRESHOLD: Final = -3
-_KEPT: Final = 8 << 20
+_KEPT: Final = 32 << 20
 _LARGEST: Final = 4 << 20
 _CHOSEN: Final = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 
 
 @cache
 def keep_freed() -> bool:
-    """Tell glibc, once in a process, to keep up to 8 MiB of what was freed at the end of each of its heaps.
+    """Tell glibc, once in a process, to keep up to 32 MiB of what was freed at the end of each of its heaps.
 
     False, and nothing was changed, where the user has set one of glibc's own variables for that, or there is no glibc.
     """
