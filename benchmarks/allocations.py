@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.throughput import CASES
+from benchmarks.object_store import CASES
 
 CLIENT = """
 import json, resource, sys

@@ -13,10 +13,7 @@ _LEAST: Final = 4096
 
 
 class Bodies:
-    """Gives writable bytes, and takes them back when they are not needed any more. May be used by several threads.
-
-    It is a `core.feed.Memory`, but nobody must use it: what was made elsewhere need not be copied here.
-    """
+    """A `core.feed.Memory` that takes back what is not needed any more. May be used by several threads."""
 
     def __init__(self, idle_bytes: int = 64 << 20) -> None:
         """`idle_bytes`: the most that wait to be used again; what comes back beyond it is freed."""
