@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.object_store import CASES
+from benchmarks.rows import CASES
 
 CLIENT = """
 import json, resource, sys
