@@ -24,11 +24,8 @@ class Entrant:
 
     def fingerprint(self) -> str:
         """Changes with what its data is made by."""
-        made_by = [
-            PEERS / f"{self.module}.py",
-            PEERS.parent / "rows.py",
-            *([self.requirements] if self.requirements else []),
-        ]
+        made_by = [PEERS / f"{self.module}.py", PEERS.parent / "rows.py"]
+        made_by += [self.requirements] if self.requirements is not None else []
         return sha256(b"".join(path.read_bytes() for path in made_by if path.exists())).hexdigest()
 
     @property

@@ -74,7 +74,8 @@ def ready(result: Result, case: rows.Case, folder: Path, limits: Limits) -> None
     try:
         python = venvs.python(folder / "venvs", entrant.requirements)
         track, result.versions = prepared(entrant, python, folder / "data", case, limits)
-        tried, _ = prepared(entrant, python, folder / "data", case.part(SHARE), limits)
+        part = case.part(SHARE)
+        tried = track if part == case else prepared(entrant, python, folder / "data", part, limits)[0]
         result.check = tried.check()
         result.track = track
     except venvs.NotInstalled as e:
