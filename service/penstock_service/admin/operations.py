@@ -14,7 +14,7 @@ from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
-from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus, WorkersStatus
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ class Operations(Protocol):
 
     def jobs(self) -> tuple[JobStatus, ...]:
         """Jobs that have a session, and their ranks, those that are not there too."""
+
+    def workers(self) -> WorkersStatus:
+        """Workers and look-ahead as they are, and why."""
 
     def numbers(self) -> Numbers: ...
 

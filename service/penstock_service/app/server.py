@@ -26,6 +26,7 @@ from penstock_service.app.runs import Runs
 from penstock_service.app.seeds import Seeds
 from penstock_service.app.strict import EXIT_CODE, Strict
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.tuner import Tuner, memory_held, tuning_for
 from penstock_service.app.watch import RankWatch
 from penstock_service.app.web import WebServer
 from penstock_service.chunks.chunks import Chunks
@@ -107,11 +108,12 @@ class Server:
         self._stack.callback(seeds.close)
         self._bad_rows = await asyncio.to_thread(BadRows, settings.state_dir, self._counters)
         self._stack.callback(self._bad_rows.close)
+        tuning = tuning_for(settings)
         self._chunks = Chunks(
             partial(make_chunks, stores=stores),
             Store(settings.store_dir, settings.store_bytes, settings.store_memory_bytes),
-            _executor(settings),
-            Bound("read_ahead", settings.read_ahead_bytes),
+            _executor(settings.worker_kind, tuning.workers),
+            Bound("read_ahead", tuning.read_ahead),
             semantics=SEMANTICS,
             retry=Retry(
                 settings.read_retries,
@@ -121,6 +123,7 @@ class Server:
             ),
             breaker=Limits(settings.breaker_failures, settings.breaker_pause),
         )
+        self._tuner = Tuner(tuning, self._chunks, settings.worker_kind, memory_held(settings.memory))
         self._data = DataService(
             self._subscribe,
             BundleLimits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
@@ -157,6 +160,8 @@ class Server:
         self._stack.push_async_callback(self._chunks.stop)
         await self._chunks.start()
         self._up["workers"] = True
+        self._tuner.start()
+        self._stack.push_async_callback(self._tuner.stop)
         self._stack.push_async_callback(self._mixers.stop)
         operations = self._operations()
         await self._web.start(make_http(operations, address=settings.http))
@@ -217,6 +222,7 @@ class Server:
             self._lag,
             self._bad_rows,
             self._watch,
+            self._tuner,
             lambda: dict(self._up),
         )
 
@@ -258,12 +264,10 @@ async def serve(settings: Settings, passing: Passing = lambda point: None) -> in
     return server.exit_code
 
 
-def _executor(settings: Settings) -> Executor:
-    if settings.worker_kind == "threads":
-        return ThreadExecutor(settings.workers)
-    if settings.worker_kind == "processes":
-        return ProcessExecutor(settings.workers)
-    return MixedExecutor(settings.workers)
+def _executor(kind: str, workers: int) -> Executor:
+    if kind == "threads":
+        return ThreadExecutor(workers)
+    return ProcessExecutor(workers) if kind == "processes" else MixedExecutor(workers)
 
 
 def _stores(settings: Settings) -> Stores:

@@ -42,9 +42,14 @@ class ChunkNumbers:
     retried: int
     making_seconds: float  # of workers
     hints_forgotten: int
+    held_back_seconds: float  # while the look-ahead kept a free worker waiting
     waiting: int
     workers: int
     workers_restarted: int
+    begun_again: int  # tasks that took so long that another worker began them too
+    busy_seconds: float  # of workers
+    starved_seconds: float  # while somebody waited for a chunk
+    queued: int  # tasks that somebody waits for and no worker has been given
     read_ahead: Bound
     store: StoreNumbers
 
@@ -116,6 +121,24 @@ class Chunks:
             await asyncio.sleep(0)  # what the workers said last is heard first
             await loop.run_in_executor(files, self._store.stop)
             files.shutdown()
+
+    async def resize(self, workers: int) -> None:
+        """So many workers from now on; those that end finish their task first.
+
+        Raises:
+            Internal: a worker cannot begin; there are as many as could.
+        """
+        async with self._changing:
+            if self._files is None:
+                return
+            try:
+                await self._off_loop(self._executor.resize, workers)
+            finally:
+                self._production.resize(self._executor.workers)
+
+    def look_ahead(self, limit: int) -> None:
+        """At most so many bytes of chunks are made ahead of demand from now on."""
+        self._production.agenda.bound.limit = limit
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -216,6 +239,8 @@ class Chunks:
 
     def numbers(self) -> ChunkNumbers:
         values, production = self.counters.values, self._production
+        if self._files is not None:
+            production.measure()
         return ChunkNumbers(
             made=int(values.get("made", 0)),
             hits=int(values.get("hits", 0)),
@@ -223,9 +248,14 @@ class Chunks:
             retried=int(values.get("retried", 0)),
             making_seconds=values.get("making_seconds", 0.0),
             hints_forgotten=production.agenda.hints_forgotten,
+            held_back_seconds=production.agenda.bound.wait_seconds,
             waiting=len(production.flights),
             workers=self._executor.workers,
             workers_restarted=self._executor.restarted,
+            begun_again=int(values.get("begun_again", 0)),
+            busy_seconds=production.busy.integral,
+            starved_seconds=production.starved.seconds,
+            queued=production.agenda.queued,
             read_ahead=production.agenda.bound,
             store=self._store.numbers(),
         )
