@@ -41,12 +41,13 @@ RACE := --json benchmarks/results/race.json --markdown benchmarks/results/race.m
 bench: $(STAMP)  ## speed at the trainer and of the peers, what mixing and many directories cost; into benchmarks/results/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.throughput --pools 8 --json benchmarks/results/throughput.json
-	test ! -e benchmarks/wire.py || $(BIN)/python -m benchmarks.wire --json benchmarks/results/wire.json
 	$(BIN)/python -m benchmarks.race $(RACE)
 	$(BIN)/python -m benchmarks.blockwise --json benchmarks/results/blockwise.json --plot benchmarks/results/blockwise.png
 	$(BIN)/python -m benchmarks.directories --json benchmarks/results/directories.json
 	$(BIN)/python -m benchmarks.store --json benchmarks/results/store.json
 	$(BIN)/python -m benchmarks.first_epoch --json benchmarks/results/first_epoch.json
+	$(BIN)/python -m benchmarks.wire --json benchmarks/results/wire.json
+	$(BIN)/python -m benchmarks.allocations --json benchmarks/results/allocations.json
 
 bench-scale: $(STAMP)  ## resume, restart, memory, pools, large and many files: an hour, 40 GB of disk; JSON there too
 	$(BIN)/python -m benchmarks.resume --json benchmarks/results/resume.json

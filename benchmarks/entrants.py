@@ -1,6 +1,7 @@
 """Who takes part in the race, under which name, in which environment."""
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 PEERS = Path(__file__).parent / "peers"
@@ -15,6 +16,17 @@ class Entrant:
     requirements: Path | None
     workers: int = 0
     note: str = ""
+
+    @property
+    def data(self) -> str:
+        """Name of its data: entrants of one module and environment share it."""
+        return self.module if self.requirements is None else f"{self.requirements.stem}-{self.module}"
+
+    def fingerprint(self) -> str:
+        """Changes with what its data is made by."""
+        made_by = [PEERS / f"{self.module}.py", PEERS.parent / "rows.py"]
+        made_by += [self.requirements] if self.requirements is not None else []
+        return sha256(b"".join(path.read_bytes() for path in made_by if path.exists())).hexdigest()
 
     @property
     def packages(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ table with its error.
 """
 
 import argparse
+import json
 import shutil
 import sys
 import time
@@ -52,20 +53,19 @@ class Result:
 
 
 def prepared(entrant: Entrant, python: Path, folder: Path, case: rows.Case, limits: Limits) -> tuple[Track, Any]:
-    """Its data below `folder`, written now where it is not there; the versions that wrote it."""
-    kind = entrant.module if entrant.requirements is None else entrant.requirements.stem + "-" + entrant.module
-    place = folder / f"{case.name}-{case.rows}" / kind
-    track = Track(entrant, python, place, case, limits)
-    wanted = entrant.requirements.read_text() if entrant.requirements is not None else "here"
-    whole = place / "prepared.txt"
-    text = whole.read_text() if whole.exists() else ""
-    if text.partition("\n---\n")[2] != wanted:
-        shutil.rmtree(place, ignore_errors=True)
-        versions = track.prepare(PREPARE_SECONDS)
-        text = "\n".join(f"{name}=={number}" for name, number in versions.items()) + "\n---\n" + wanted
-        whole.write_text(text)
-    told = (line.partition("==") for line in text.partition("\n---\n")[0].splitlines())
-    return track, {name: number for name, _, number in told}
+    """Its data below `folder`, written now where it is not there or is not of this code; the versions that wrote it."""
+    track = Track(entrant, python, folder / f"{case.name}-{case.rows}" / entrant.data, case, limits)
+    whole, wanted = track.folder / "prepared.json", entrant.fingerprint()
+    if whole.exists():
+        found = json.loads(whole.read_text())
+        if found["fingerprint"] == wanted:
+            return track, found["versions"]
+    shutil.rmtree(track.folder, ignore_errors=True)
+    versions = track.prepare(PREPARE_SECONDS)
+    # Penstock's store belongs to the code of today: it is written anew in each race.
+    if entrant.requirements is not None:
+        whole.write_text(json.dumps({"fingerprint": wanted, "versions": versions}))
+    return track, versions
 
 
 def ready(result: Result, case: rows.Case, folder: Path, limits: Limits) -> None:
@@ -74,7 +74,8 @@ def ready(result: Result, case: rows.Case, folder: Path, limits: Limits) -> None
     try:
         python = venvs.python(folder / "venvs", entrant.requirements)
         track, result.versions = prepared(entrant, python, folder / "data", case, limits)
-        tried, _ = prepared(entrant, python, folder / "data", case.part(SHARE), limits)
+        part = case.part(SHARE)
+        tried = track if part == case else prepared(entrant, python, folder / "data", part, limits)[0]
         result.check = tried.check()
         result.track = track
     except venvs.NotInstalled as e:

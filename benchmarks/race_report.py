@@ -21,6 +21,9 @@ the rows, every row with its values counted.
 """
 
 
+DIFFERENT = ("numpy", "pyarrow")  # each environment has its own; they are in the JSON
+
+
 def ranked(case: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """The fastest first, those without a result last."""
     return sorted(case.items(), key=lambda item: -item[1]["rows_per_s"]["median"] if "laps" in item[1] else 0)
@@ -43,7 +46,8 @@ def markdown(found: dict[str, Any]) -> str:
         for entrant, one in ranked(case):
             lines.append(_row(entrant, one, ours))
     every = [one for case in found["cases"].values() for one in case.values()]
-    versions = sorted({pair for one in every for pair in one["versions"].items()})
+    pairs = {pair for one in every for pair in one["versions"].items()}
+    versions = sorted(pair for pair in pairs if pair[0] not in DIFFERENT)
     lines += ["", LEGEND, "Versions: " + ", ".join(f"{name} {number}" for name, number in versions) + "."]
     return "\n".join(lines) + "\n"
 
@@ -67,7 +71,7 @@ def _row(entrant: str, one: dict[str, Any], ours: float | None) -> str:
         f"{one['peak_rss']['max'] / 1e6:,.0f} MB",
         f"{one['peak_own']['max'] / 1e6:,.0f} MB",
         f"{middle['mixed']:.0%}",
-        epoch(one.get("one_epoch")) + (f"; {errors}" if errors else ""),
+        "; ".join(word for word in (epoch(one.get("one_epoch")), twice(one["twice"]["max"]), errors) if word),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -79,6 +83,11 @@ def epoch(check: dict[str, Any] | None) -> str:
     if check["values"] == "as written" and not check["twice"] and not check["missing"]:
         return "every row once"
     return f"{check['missing']:,} missing, {check['twice']:,} twice, values {check['values']}, of {check['of']:,}"
+
+
+def twice(count: int) -> str:
+    """What the warm-up of a lap found in addition."""
+    return f"{count:,} rows twice in a warm-up" if count else ""
 
 
 def plot(path: Path, found: dict[str, Any]) -> None:

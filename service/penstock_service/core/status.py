@@ -41,6 +41,8 @@ class SessionStatus:
     seconds_since_moved: float = 0.0  # since it last got on
     epoch_steps: int | None = None  # of a whole epoch, where that is known
     transport_reason: str = ""  # why it is that one
+    compression: str = "none"  # of what travels over gRPC
+    wire_bytes_sent: int = 0  # over gRPC, compressed or not
 
 
 @dataclass(frozen=True)
