@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 COLUMNS = (
     *("entrant", "rows/s", "least to most", "of Penstock", "CPU-s/GB", "cores", "first batch", "start", "peak RSS"),
     *("own", "mixed", "one epoch"),
@@ -105,8 +107,14 @@ def plot(path: Path, found: dict[str, Any]) -> None:
         middles = [rate["median"] for rate in rates]
         reach = [[rate["median"] - rate["min"] for rate in rates], [rate["max"] - rate["median"] for rate in rates]]
         colours = ["tab:orange" if entrant.startswith("penstock") else "tab:blue" for entrant in names]
-        axes.barh(names, middles, xerr=reach, color=colours, ecolor="black", capsize=2)
-        axes.set(xscale="log", xlabel="rows/s (median; least to most)")
+        bars = axes.barh(names, middles, xerr=reach, color=colours, ecolor="black", capsize=2)
+        left = 10.0 ** np.floor(np.log10(min(middles, default=10.0)) - 0.5)  # bars on a log axis begin somewhere
+        axes.set(
+            xscale="log",
+            xlim=(left, 6 * max(middles, default=10.0)),
+            xlabel="rows/s, log scale (median; least to most)",
+        )
+        axes.bar_label(bars, [f" {rate:,.0f}" for rate in middles], fontsize=7)
         axes.set_title(TITLES[name].format(rows=found["rows"][name]), fontsize=9)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
