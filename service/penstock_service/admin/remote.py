@@ -55,6 +55,9 @@ class Server:
     def jobs(self) -> list[dict[str, Any]]:
         return list(self._ask("GET", "/api/v1/jobs")["jobs"])
 
+    def memory(self) -> dict[str, Any]:
+        return self._ask("GET", "/api/v1/memory")
+
     def discover(self) -> dict[str, Any]:
         return self._ask("POST", "/api/v1/discover", seconds=None)
 

@@ -15,6 +15,7 @@ from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.badrows import BadRows
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.explaining import Explaining
+from penstock_service.app.guard import MemoryGuard
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.mixers import Mixers
@@ -30,6 +31,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.holding import MemoryStatus
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
@@ -64,6 +66,7 @@ class ServerOperations:
         lag: LagProbe,
         bad_rows: BadRows,
         watch: RankWatch,
+        guard: MemoryGuard,
         checks: Callable[[], dict[str, bool]],
     ) -> None:
         self._settings = settings
@@ -80,6 +83,7 @@ class ServerOperations:
         self._lag = lag
         self._bad_rows = bad_rows
         self._watch = watch
+        self._guard = guard
         self._checks = checks
 
     def checks(self) -> dict[str, bool]:
@@ -133,6 +137,9 @@ class ServerOperations:
     def streams(self) -> list[StreamStatus]:
         return self._mixers.streams()
 
+    def memory(self) -> MemoryStatus:
+        return self._guard.status()
+
     def jobs(self) -> tuple[JobStatus, ...]:
         return self._watch.jobs()
 
@@ -171,6 +178,7 @@ class ServerOperations:
             workers_restarted=chunks.workers_restarted,
             loop_lag_seconds=self._lag.worst,
             mixed=self._mixers.mixed(),
+            memory=self._guard.status(),
         )
 
     def info(self) -> ServerInformation:

@@ -12,8 +12,11 @@ from typing import Final
 
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
+from penstock_service.app import memory_report
 from penstock_service.app.badrows import BadRows
 from penstock_service.app.discovery import Discoverer
+from penstock_service.app.guard import EXIT_CODE as MEMORY_EXIT_CODE
+from penstock_service.app.guard import guarding
 from penstock_service.app.indexing import Indexing
 from penstock_service.app.journal import Journals, Passing
 from penstock_service.app.lag import LagProbe
@@ -74,10 +77,14 @@ class Server:
         self._stack = contextlib.AsyncExitStack()
         self._strict = Strict(self._failed) if settings.strict else None
         self.ending = asyncio.Event()
+        self.ending_why = "it was asked to stop"
         self.exit_code = 0
 
     def _failed(self) -> None:
-        self.exit_code = EXIT_CODE
+        self._end(EXIT_CODE, "a bad row ends the server (--strict)")
+
+    def _end(self, code: int, why: str) -> None:
+        self.exit_code, self.ending_why = code, why
         self.ending.set()
 
     @property
@@ -128,6 +135,7 @@ class Server:
             settings.max_sessions,
             self._version,
             self._strict.told if self._strict is not None else None,
+            lambda request: self._guard.room(request),
         )
         self._watch = RankWatch(self._data.sessions, settings.missing_after, settings.lagging_after)
         self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules)
@@ -139,6 +147,9 @@ class Server:
         self._mixers = Mixers(self._chunks, self._counters)
         self._runs = Runs(journals, self._mixers, self._passing)
         self._stack.push_async_callback(self._runs.stop)
+        parts = (self._chunks, self._mixers, self._data)
+        self._guard = await guarding(settings, parts, partial(self._end, MEMORY_EXIT_CODE))
+        self._stack.push_async_callback(self._guard.stop)
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
         self._subscriptions = Subscriptions(
             self._library.lookup,
@@ -151,7 +162,9 @@ class Server:
             settings.python_modules,
             self._counters,
             self._bad_rows,
+            self._guard.room_for,
         )
+        self._guard.start()
 
         # Worker processes, if any, begin before gRPC does: nothing may fork a process that speaks gRPC.
         self._stack.push_async_callback(self._chunks.stop)
@@ -192,6 +205,8 @@ class Server:
             left = len(self._data.sessions())
             _log.warning("%d sessions did not end in time for the grace of %g s: they are cut", left, grace)
             self._data.cut()
+        if self.exit_code == 0:
+            await asyncio.to_thread(memory_report.spend, self._settings.state_dir)
 
     async def stop(self) -> None:
         await self._stack.aclose()
@@ -217,6 +232,7 @@ class Server:
             self._lag,
             self._bad_rows,
             self._watch,
+            self._guard,
             lambda: dict(self._up),
         )
 
@@ -248,7 +264,7 @@ async def serve(settings: Settings, passing: Passing = lambda point: None) -> in
             print(f"penstock ready grpc={server.addresses.grpc} http={server.addresses.http}", flush=True)
             await waiting
             _log.info("draining")
-            await server.drain("a bad row ends the server (--strict)" if server.exit_code else "it was asked to stop")
+            await server.drain(server.ending_why)
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import cast
@@ -50,9 +51,12 @@ class Subscriptions:
         python_modules: tuple[str, ...],
         counters: Counters,
         bad_rows: BadRows,
+        room_for: Callable[[Stream], object],
     ) -> None:
-        """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run."""
+        """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run;
+        `room_for` raises ResourceExhausted where memory is too short for a stream that nobody reads yet."""
         self._step_bytes = step_bytes
+        self._room_for = room_for
         self._asking = Asking(lookup, seeds, python_modules)
         self._agreement = Agreement()
         self._chunks = chunks
@@ -84,6 +88,8 @@ class Subscriptions:
         notes.extend(await asyncio.to_thread(shared_files, stream.sources))
         notes.extend(stream.readings())
         self._check_step(view, stream)
+        if not request.reopened and not looking:
+            self._room_for(stream)
         at = begin(request, stream, view, cursor, notes)
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
         policy = Policy(on_error, await asyncio.to_thread(parse_placeholder, request.view.placeholder, schema))

@@ -13,6 +13,7 @@ from functools import partial
 from typing import ParamSpec, TypeVar
 
 from penstock_service.chunks.executor import Executor
+from penstock_service.chunks.holdings import holdings
 from penstock_service.chunks.keys import Owner, VersionKeys, owner_of
 from penstock_service.chunks.lease import Hold, Lease
 from penstock_service.chunks.production import Production
@@ -25,6 +26,7 @@ from penstock_service.core.channel import Bound, Counters
 from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import Unavailable
+from penstock_service.core.holding import Holding
 from penstock_service.core.retry import Retry
 from penstock_service.core.status import PlaceStatus
 
@@ -229,6 +231,24 @@ class Chunks:
             read_ahead=production.agenda.bound,
             store=self._store.numbers(),
         )
+
+    # -- memory --------------------------------------------------------------------------------------------------
+
+    def processes(self) -> list[int]:
+        """Ids of worker processes."""
+        return self._executor.processes()
+
+    def look_ahead(self, size: int) -> None:
+        """From now on at most `size` bytes are made ahead of demand; one chunk always may."""
+        self._production.agenda.bound.limit = size
+
+    def shed(self, size: int) -> None:
+        """Let go of `size` bytes of chunks in memory that nobody leases. They are made again when they are wanted."""
+        self._rack.shed_memory(size)
+
+    def holdings(self) -> list[Holding]:
+        making = self._production.making()
+        return holdings(making, self._rack, self._versions, self._remembered, bool(self.processes()))
 
     # -- finding -------------------------------------------------------------------------------------------------
 

@@ -51,6 +51,9 @@ class Executor(Protocol):
     def restarted(self) -> int:
         """Workers that died and were replaced."""
 
+    def processes(self) -> list[int]:
+        """Ids of worker processes that run now; none where workers are threads."""
+
     def start(self, make: Make) -> None: ...
 
     def submit(self, job: Job) -> None:
@@ -69,6 +72,9 @@ class ThreadExecutor:
         self.restarted: Final = 0
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
+
+    def processes(self) -> list[int]:
+        return []
 
     def start(self, make: Make) -> None:
         for n in range(self.workers):
