@@ -51,7 +51,7 @@ class Subscriptions:
         python_modules: tuple[str, ...],
         counters: Counters,
         bad_rows: BadRows,
-        room_for: Callable[[Stream], object],
+        room_for: Callable[[Stream], object] = lambda stream: None,
     ) -> None:
         """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run;
         `room_for` raises ResourceExhausted where memory is too short for a stream that nobody reads yet."""

@@ -107,7 +107,7 @@ class Session:
         self._epoch_ends: deque[int] = deque()  # steps sent before each end of an epoch that the user has not reached
         self._epoch, self._step = opening.cursor.epoch, opening.cursor.step
         self._taken = self._epoch, self._step  # where the trainer is, as it last said
-        self._moved = self._credited = self._began
+        self._moved = self._client_moved = self._began
         self._sent_rows = self._sent_bytes = self._sent_steps = 0
 
     # -- events -------------------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ class Session:
         if self._slots is not None:
             self._slots.give_back(slots)
         self._ledger.grant(steps, size)
-        self._credited = time.monotonic()
+        self._client_moved = time.monotonic()
         self._done_steps += steps
         self._credit_came.set()
 
@@ -149,8 +149,8 @@ class Session:
         return True
 
     def stalled_for(self, now: float) -> float:
-        """Seconds that all of the window has been with the client and nothing of it came back."""
-        return now - self._credited if self._state == "waiting for credit" else 0.0
+        """Seconds that the client has taken nothing and given nothing back, though rows are there for it."""
+        return now - self._client_moved if self._state in ("waiting for credit", "sending") else 0.0
 
     def holdings(self) -> list[Holding]:
         named, session = "+".join(self._opening.datasets), self.who.session
@@ -310,6 +310,7 @@ class Session:
     def _count(self, bundle: Bundle, slot: int | None, seconds: float) -> None:
         self._epoch, self._step = bundle.epoch, bundle.first_step + bundle.steps
         self._sent_steps += bundle.steps
+        self._client_moved = time.monotonic()
         self._sent_rows += bundle.all_rows
         self._sent_bytes += bundle.body.size
         totals = self._totals
