@@ -24,7 +24,9 @@ _GROUP: Final = 16  # chunks asked for between two reports of progress
 _SMALL: Final = 1 << 16  # units of a segment
 _SOURCES_NAMED: Final = 8  # in a log line, and of each of them
 _SHARDS_NAMED: Final = 3
-_REMEMBERED: Final = 4  # segments kept for sessions that come a little later
+_REMEMBERED: Final = 4  # segments kept for sessions that come a little later,
+_SMALL_REMEMBERED: Final = 64  # or so many,
+_SMALL_BYTES: Final = 16 << 20  # where they are small: jobs that share a stream are many of those apart
 _COUNTED: Final = 1 << 16  # segments whose number of units is kept
 
 _log = logging.getLogger(__name__)
@@ -192,10 +194,16 @@ class Mixer:
         return task
 
     def _drop_done(self, most: int) -> None:
-        """Forget segments beyond the latest `most`, the oldest first. Who holds one keeps it."""
-        done = [key for key, made in list(self._segments.items())[:-1] if made.done()]
-        for key in done[: max(0, len(self._segments) - most)]:
-            del self._segments[key]
+        """Forget segments beyond the latest `most`, and a few small ones more. Who holds one keeps it."""
+        kept = size = 0
+        for key, made in reversed(list(self._segments.items())):
+            kept += 1
+            if not made.done() or made.cancelled() or made.exception() is not None:
+                continue
+            size += made.result().nbytes
+            small = kept <= _SMALL_REMEMBERED and size <= _SMALL_BYTES and not made.result().lost
+            if kept > most and (self._saving or not small):
+                del self._segments[key]
 
     def _ended(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
         """A failure goes to those who wait now; it is not remembered. Nor is one in part, if nobody waits."""
