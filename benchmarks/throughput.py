@@ -39,8 +39,11 @@ class Case:
         if self.name == "tokens":
             tokens = rng.integers(0, 50_000, rows * 2048, dtype=np.int32)
             return pa.table({"tokens": pa.FixedSizeListArray.from_arrays(pa.array(tokens), 2048)})
-        values = rng.random(rows * 64, dtype=np.float32)
         label = pa.array(rng.integers(0, 10, rows, dtype=np.int32))
+        if self.name == "tiny":
+            values = rng.random(rows * 24, dtype=np.float32)
+            return pa.table({"x": pa.FixedSizeListArray.from_arrays(pa.array(values), 24), "label": label})
+        values = rng.random(rows * 64, dtype=np.float32)
         return pa.table({"x": pa.FixedSizeListArray.from_arrays(pa.array(values), 64), "id": ids, "label": label})
 
     def write(self, folder: Path) -> None:
@@ -55,6 +58,7 @@ class Case:
 CASES = (
     Case("tokens", 65_536, 16, 32, 2048 * 4),
     Case("small", 1_048_576, 16, 4096, 64 * 4 + 12),
+    Case("tiny", 1_048_576, 16, 8, 24 * 4 + 4),
 )
 
 CLIENT = """

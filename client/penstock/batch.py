@@ -11,9 +11,9 @@ import numpy.typing as npt
 from penstock.errors import InvalidRequest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BatchMetadata:
-    """Where a batch comes from."""
+    """Where a batch comes from. Not frozen: one is made for every step, and that would take five times as long."""
 
     epoch: int
     step: int  # of the epoch, from 0

@@ -72,7 +72,10 @@ class Cutter:
             batch = batch.drop_columns(list(_ORIGIN))
         # The server counts units under this share's policy, whichever the state was saved under.
         at = replace(at, on_error=self.share.on_error.policy)
-        return Cutting(self, header, self._converter.open(batch, item.body), at, origin)
+        bundle = self._converter.open(batch, item.body)
+        if header.steps > 1 and self._delivery.layout != "rows":
+            bundle.expect(header.rows)
+        return Cutting(self, header, bundle, at, origin)
 
     def step(self, bundle: OpenBundle, start: int, metadata: BatchMetadata, valid: int | None) -> Step:
         """What the user gets of the rows from `start` on. `valid`: how many of them, the first ones, are data."""
@@ -125,25 +128,33 @@ class Cutting:
     done: int = 0
     last_rows: int = 0  # of the step handed out last
 
+    def __post_init__(self) -> None:
+        # What each step needs as plain numbers: to ask the message takes longer than the rest of a small step.
+        header = self.header
+        self._steps, self._rows, self._first = int(header.steps), int(header.rows), int(header.first_step)
+        self._share, self._rest = divmod(int(header.body_bytes), self._steps)
+        self._plain = self.origin is None and not header.substituted
+
     @property
     def exhausted(self) -> bool:
-        return bool(self.done == self.header.steps)
+        return self.done == self._steps
 
     def next(self) -> Step:
         """The next step. Advances only when it was made."""
-        header, number = self.header, self.done
-        last = number + 1 == header.steps
-        start = number * header.rows
-        stop = start + (header.last_rows if last and header.HasField("last_rows") else header.rows)
-        valid = header.last_valid if last and header.HasField("last_valid") else None
-        step = self.cutter.step(self.rows, start, self._metadata(header.first_step + number, start, stop), valid)
+        number, rows, valid = self.done, self._rows, None
+        if number + 1 == self._steps:
+            header = self.header
+            rows = header.last_rows if header.HasField("last_rows") else rows
+            valid = header.last_valid if header.HasField("last_valid") else None
+        start = number * self._rows
+        stop = start + rows
+        step = self.cutter.step(self.rows, start, self._metadata(self._first + number, start, stop), valid)
         self.done, self.last_rows = number + 1, stop - start
         return step
 
     def credit(self) -> tuple[int, int]:
         """Steps and bytes of the step handed out last: shares of the bundle's bytes, the last one takes the rest."""
-        size, rest = divmod(self.header.body_bytes, self.header.steps)
-        return 1, size + rest if self.exhausted else size
+        return 1, self._share + self._rest if self.exhausted else self._share
 
     def cursor(self) -> Cursor:
         """After the steps handed out."""
@@ -154,12 +165,14 @@ class Cutting:
         return self.start.after(self.done, units, [(s.segment, s.units, s.digest) for s in header.spans], header.taken)
 
     def _metadata(self, step: int, start: int, stop: int) -> BatchMetadata:
+        world, epoch = self.cutter.share.world, self.start.epoch
+        if self._plain:
+            return BatchMetadata(epoch, step, stop - start, world.rank, world.world_size)
         ids = source = None
         if self.origin is not None:
             ids, source = self.origin["__row__"][start:stop], self.origin["__source__"][start:stop]
-        world = self.cutter.share.world
-        rows, marks = stop - start, self._substituted(start, stop)
-        return BatchMetadata(self.header.epoch, step, rows, world.rank, world.world_size, ids, source, marks)
+        marks = self._substituted(start, stop)
+        return BatchMetadata(epoch, step, stop - start, world.rank, world.world_size, ids, source, marks)
 
     def _substituted(self, start: int, stop: int) -> Mask | None:
         marked = self.header.substituted

@@ -210,8 +210,10 @@ class Puller:
             self._standing.fence(self._receiver.fenced)
             self._drop_receiver()
         self._standing.check()
+        if self._standing.start is not None:
+            return
         start = self._standing.begin(self._epoch, self.cursor())
-        if start is not None and self._receiver is not None and self._pid == os.getpid():
+        if self._receiver is not None and self._pid == os.getpid():
             self._receiver.started(start)
 
     def _in_hand(self) -> Cutting | None:

@@ -42,10 +42,8 @@ class Standing:
     def fence(self, fenced: Fenced) -> None:
         self._fenced = fenced
 
-    def begin(self, epoch: int, cursor: Cursor | None) -> str | None:
-        """A step is taken here. What is to be told of it, if it is the first."""
-        if self.start is not None:
-            return None
+    def begin(self, epoch: int, cursor: Cursor | None) -> str:
+        """The first step is taken here: what is to be told of it."""
         self.start = self._who.begin(epoch, cursor)
         return self.start
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from penstock_service.core.hashing import digest_ids
 from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Start, Until, resolve
 from penstock_service.mix.epochs import Epochs
-from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT, InOrder, MixingPool
+from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT, InOrder, MixingPool, in_place_order
 
 Starts = list[npt.NDArray[np.int64]]
 
@@ -42,6 +42,14 @@ def plans(draw: st.DrawFn) -> PlanConstants:
     return PlanConstants(
         pool, drain, draw(st.integers(2, 17)) if pool > drain else 1, draw(st.sampled_from(["ramp", "full"]))
     )
+
+
+@given(st.lists(st.one_of(st.integers(0, 40), st.integers(2**64 - 9, 2**64 - 1), st.integers(0, 2**64 - 1))))
+def test_rows_leave_by_their_place_and_equal_ones_by_id(place: list[int]) -> None:
+    """Also those whose hashes differ in the lowest bits only, or not at all."""
+    hashes, ids = np.array(place, np.uint64), np.arange(len(place), dtype=np.uint64)[::-1].copy()
+    expected = [i for _, i in sorted(zip(place, ids.tolist(), strict=True))]
+    assert in_place_order(ids, hashes).tolist() == expected
 
 
 datasets = st.lists(st.lists(st.integers(0, 40), min_size=1, max_size=8), min_size=1, max_size=3).filter(

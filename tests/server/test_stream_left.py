@@ -63,6 +63,7 @@ def test_ctrl_c_is_heard_while_the_server_is_silent_and_loses_nothing(serve: Ser
     with penstock.connect(stopped.target) as client, stream_of(client) as stream:
         got = [int(i) for _ in range(10) for i in stream.get_batch()["id"]]
         stopped.process.send_signal(signal.SIGSTOP)
+        usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell runs us with &
         try:
             timer = threading.Timer(0.5, _thread.interrupt_main)
             timer.start()
@@ -72,6 +73,7 @@ def test_ctrl_c_is_heard_while_the_server_is_silent_and_loses_nothing(serve: Ser
                     got += stream.get_batch()["id"].tolist()
             assert time.monotonic() - began < 10
         finally:
+            signal.signal(signal.SIGINT, usual)
             stopped.process.send_signal(signal.SIGCONT)
         got += [int(i) for batch in stream.resume() for i in batch["id"]]
     assert sorted(got) == list(range(1000))

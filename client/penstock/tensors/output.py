@@ -1,6 +1,6 @@
 """What a converted column is handed out as: NumPy itself, or what torch or MLX make of a NumPy array."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, get_args
 
@@ -33,6 +33,8 @@ class Output:
     cuts_tensors: bool
     # The same for the bits of bfloat16, which NumPy and Arrow know as uint16 only.
     wrap_bfloat16: Callable[[Array], Any]
+    # A tensor [n, ...] as tensors of so many rows each and one of what is left; None: slices cost no more.
+    split: Callable[[Any, int], Sequence[Any]] | None = None
     # (indptr, indices, values, width) to a sparse tensor; None where the library has none.
     csr: Callable[[Array, Array, Any, int], Any] | None = None
     # Makes received memory the library's own, so that arrays can share it; gives None for memory that it cannot have.

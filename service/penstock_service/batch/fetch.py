@@ -14,7 +14,7 @@ from penstock_service.batch.layout import Layouts
 from penstock_service.batch.pick import Picked
 from penstock_service.batch.policy import PLACEHOLDER
 from penstock_service.core.feed import U8, Memory, ordinary
-from penstock_service.core.segment import ChunkSource, SegmentSource, SourceChunks
+from penstock_service.core.segment import U32, ChunkSource, SegmentSource, SourceChunks
 
 I64 = npt.NDArray[np.int64]
 
@@ -51,13 +51,13 @@ class Fetch:
         Args:
             absent: by chunk: stored rows that its batch lacks.
         """
-        chunk, row = picked.chunk, picked.row
-        # Sorting is quick for an ordinary bundle; a huge one must not hold up the event loop.
-        visit = plan_visit(chunk, row) if len(chunk) <= _AT_ONCE else await asyncio.to_thread(plan_visit, chunk, row)
-        parts = self._segments.by_source(np.array([c for c, _, _ in visit.runs], np.int64))
-        counts = {c: end - first for c, first, end in visit.runs}
+        # Counting is quick for an ordinary bundle; a huge one must not hold up the event loop.
+        few = len(picked.chunk) <= _AT_ONCE
+        chunks, counts = _distinct(picked.chunk) if few else await asyncio.to_thread(_distinct, picked.chunk)
+        parts = self._segments.by_source(chunks)
+        rows_of = dict(zip(chunks.tolist(), counts.tolist(), strict=True))
         batches: dict[int, pa.RecordBatch] = {}
-        if self._placeholder is not None:
+        if self._placeholder is not None and PLACEHOLDER in rows_of:
             batches[PLACEHOLDER] = self._placeholder
         by_dataset: dict[str, int] = {}
         with ExitStack() as leases:
@@ -65,23 +65,23 @@ class Fetch:
                 own: list[int] = part.own.tolist()
                 lease = leases.enter_context(await self._chunks.lease(part.dataset, own))
                 batches.update((part.first + c, batch) for c, batch in lease.batches.items())
-                by_dataset[part.dataset.name] = sum(counts[part.first + c] for c in own)
-            body = await asyncio.to_thread(self._gather, batches, visit, parts, absent, memory, picked)
+                by_dataset[part.dataset.name] = sum(rows_of[part.first + c] for c in own)
+            body = await asyncio.to_thread(self._gather, batches, parts, absent, memory, picked)
         return body, by_dataset
 
     def _gather(
         self,
         batches: Mapping[int, pa.RecordBatch],
-        visit: Visit,
         parts: list[SourceChunks],
         absent: Mapping[int, I64],
         memory: Memory,
         picked: Picked,
     ) -> U8:
-        origins = self._origins(visit, parts, absent, picked) if self._origin else ()
-        message = gather_in_place(self._layouts, batches, visit, memory, origins)
+        origins = self._origins(plan_visit(picked.chunk, picked.row), parts, absent, picked) if self._origin else ()
+        message = gather_in_place(self._layouts, batches, picked.chunk, picked.row, memory, origins)
         if message is not None:
             return message
+        visit = plan_visit(picked.chunk, picked.row)
         batch = gather(self._columns, batches, visit)
         if origins:
             arrays = [*batch.columns, *map(pa.array, origins)]
@@ -104,6 +104,19 @@ class Fetch:
                 source[picked.stand_ins[here]] = part.source
                 position[picked.stand_ins[here]] = picked.bad_stored[here] + int(part.dataset.manifest.chunk_start[c])
         return source, position
+
+
+def _distinct(chunk: U32) -> tuple[I64, I64]:
+    """The numbers in `chunk` [n], ascending, and how often each is there."""
+    if not len(chunk):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    least = int(chunk.min())
+    if int(chunk.max()) - least > _AT_ONCE:
+        numbers, counts = np.unique(chunk, return_counts=True)
+        return numbers.astype(np.int64), counts
+    counts = np.bincount(chunk - np.uint32(least))
+    found = np.flatnonzero(counts)
+    return found + least, counts[found]
 
 
 def with_origin(schema: pa.Schema) -> pa.Schema:

@@ -4,14 +4,18 @@ The metadata of such a message depends on the schema and the number of rows alon
 itself made, and the values are written where that one has them.
 """
 
+import weakref
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from penstock_service.batch.fixed import item_bytes, item_type, rebuild
+from penstock_service.batch.fixed import dense, item_bytes, item_type, items_of, rebuild
 from penstock_service.core.feed import U8
+
+Views = tuple[npt.NDArray[np.void], ...]
 
 _KEPT: Final = 16  # layouts of one schema: bundles of one session differ in rows only at the end of an epoch
 
@@ -38,6 +42,7 @@ class Layouts:
         self.schema = schema
         self.widths = [item_bytes(field.type) for field in schema]
         self._known: OrderedDict[int, Layout] = OrderedDict()
+        self._views: dict[int, tuple[weakref.ref[pa.RecordBatch], Views]] = {}
 
     def of(self, rows: int) -> Layout | None:
         """None where a column has no fixed width, or there are no rows."""
@@ -50,6 +55,28 @@ class Layouts:
                 self._known.popitem(last=False)
         self._known.move_to_end(rows)
         return layout
+
+    def items(self, batch: pa.RecordBatch, columns: int) -> Views:
+        """The values of the first columns of the schema as NumPy items; empty where one of them holds nulls.
+
+        Finding them takes longer than copying a few rows: they are kept until the batch is gone.
+        """
+        key = id(batch)
+        known = self._views.get(key)
+        if known is not None and known[0]() is batch:
+            return known[1]
+        found = [batch.column(name) for name in self.schema.names[:columns]]
+        views: Views = ()
+        if all(map(dense, found)):
+            views = tuple(items_of(a, w, item_type(w)) for a, w in zip(found, self.widths, strict=False))
+        of = self._views
+        self._views[key] = (weakref.ref(batch, lambda gone: _forget(of, key, gone)), views)
+        return views
+
+
+def _forget(views: "dict[int, tuple[weakref.ref[pa.RecordBatch], Views]]", key: int, gone: object) -> None:
+    if (known := views.get(key)) is not None and known[0] is gone:  # else another batch has its number meanwhile
+        del views[key]
 
 
 def _measure(schema: pa.Schema, widths: list[int], rows: int) -> Layout:

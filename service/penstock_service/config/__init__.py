@@ -123,7 +123,12 @@ class Settings(BaseSettings):
     )
     breaker_pause: float = Field(default=5, gt=0, description="seconds that a place rests before it is tried again")
     strict: bool = Field(default=False, description="end the server, with code 3, when a bad row stops a stream")
-    bundle_bytes: Size = Field(default=4 * MiB, ge=KiB, le=GiB, description="most bytes that are handed over at once")
+    bundle_bytes: Size = Field(
+        default=4 * MiB,
+        ge=KiB,
+        le=GiB,
+        description="most bytes that are handed over at once; through shared memory four times as many",
+    )
     bundle_steps: int = Field(default=512, ge=1, le=1 << 20, description="most steps that are handed over at once")
     frame_bytes: Size = Field(default=MiB, ge=4 * KiB, le=16 * MiB, description="bytes of one message on the wire")
     shared_memory: bool = Field(

@@ -21,6 +21,7 @@ from penstock_service.core.feed import U8, ordinary
 
 HEAD: Final = 4096  # bytes before slot 0; the first 16 are the nonce
 NONCE: Final = 16
+SLACK: Final = 1.25  # of a slot, to the bundle it is made for: its size is an estimate where rows differ
 _PREFIX: Final = "penstock-slots-"
 _PAGE: Final = 4096
 _MOST: Final = 64
@@ -55,14 +56,14 @@ class Slot:
 class Slots:
     """The slots of one session. Methods belong to the event loop, but for `Slot.memory`."""
 
-    def __init__(self, window_bytes: int, bundle_bytes: int, folder: Path | None = None) -> None:
-        """Enough slots of `bundle_bytes` for a window of `window_bytes`, and two more.
+    def __init__(self, window_bytes: int, slot_bytes: int, folder: Path | None = None) -> None:
+        """Enough slots of `slot_bytes` for a window of `window_bytes`, and two more.
 
         Raises:
             NoSlots: there is no room, or no such folder.
         """
         folder = folder or shared_folder()
-        self.slot_bytes = -(-bundle_bytes // _PAGE) * _PAGE
+        self.slot_bytes = -(-slot_bytes // _PAGE) * _PAGE
         self.count = min(_MOST, -(-window_bytes // self.slot_bytes)) + 2
         self.nonce = secrets.token_bytes(NONCE)
         self.path = folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
@@ -104,6 +105,11 @@ class Slots:
             if index in self._away:
                 self._away.discard(index)
                 self._free.append(index)
+
+    @property
+    def bundle_bytes(self) -> int:
+        """What a bundle should aim at, so that it fits a slot."""
+        return int(self.slot_bytes / SLACK)
 
     @property
     def in_use(self) -> int:

@@ -6,9 +6,9 @@ from urllib.parse import unquote
 
 import psutil
 
-from penstock_service.deliver.slots import NoSlots, Slots
+from penstock_service.deliver.slots import SLACK, NoSlots, Slots
 
-_SLACK: Final = 1.25  # a bundle's size is an estimate where rows differ
+_LARGER: Final = 4  # times what goes over gRPC: a bundle costs threads that wake each other, its bytes nothing more
 
 
 class Offer(NamedTuple):
@@ -38,8 +38,9 @@ class Transports:
             return Offer(None, "the client asked for gRPC")
         if not self._is_here(peer):
             return Offer(None, f"the client is on another host ({peer})")
+        bundle = min(_LARGER * self._bundle_bytes, max(self._bundle_bytes, window_bytes // 4))
         try:
-            slots = Slots(window_bytes, int(max(self._bundle_bytes, step_bytes) * _SLACK))
+            slots = Slots(window_bytes, int(max(bundle, step_bytes) * SLACK))
         except NoSlots as no:
             return Offer(None, f"no shared memory: {no}")
         return Offer(slots, "client and server are on one host")

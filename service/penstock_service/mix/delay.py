@@ -14,6 +14,8 @@ from penstock_service.core.hashing import U64
 
 _ONE: Final = 1 << 32  # q in fixed point
 _Q_MAX: Final = 64 * _ONE
+_COMPARED: Final = 40  # up to so many limits comparing with each is quicker than searching: 3 times for the usual 15
+_BLOCK: Final = 1 << 15  # hashes at a time: they stay in the second-level cache
 
 
 @lru_cache(maxsize=64)
@@ -34,9 +36,14 @@ def first_fill_thresholds(pool: int, drain: int, cycles: int) -> tuple[int, ...]
 
 def delays(hashes: U64, limits: tuple[int, ...]) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     """Cycles each row waits, uint8 [n], from its delay hash."""
-    if not limits:
-        return np.zeros(len(hashes), np.uint8)
-    return np.searchsorted(np.array(limits, np.uint64), hashes, side="right").astype(np.uint8)
+    if len(limits) > _COMPARED:
+        return np.searchsorted(np.array(limits, np.uint64), hashes, side="right").astype(np.uint8)
+    found = np.zeros(len(hashes), np.uint8)
+    for at in range(0, len(hashes), _BLOCK):
+        part, out = hashes[at : at + _BLOCK], found[at : at + _BLOCK]
+        for limit in limits:
+            out += part >= np.uint64(limit)
+    return found
 
 
 def _weights(pool: int, drain: int, cycles: int) -> list[int]:

@@ -13,7 +13,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import ServiceError
 from penstock_service.core.hashing import U64, digest_ids
 from penstock_service.core.segment import BadUnits, Fault, Segment, SourceChunks
-from penstock_service.mix.pool import SOURCE_SHIFT
+from penstock_service.mix.chunk_starts import ChunkStarts
 
 I64 = npt.NDArray[np.int64]
 
@@ -28,9 +28,7 @@ class ChunkNumbers:
         self.sources = tuple(sources)
         self._first = np.zeros(len(sources) + 1, np.int64)
         np.cumsum([s.manifest.chunks for s in sources], out=self._first[1:])
-        starts = [s.manifest.chunk_start[:-1].astype(np.uint64) for s in sources]
-        of_source = [at | np.uint64(i << SOURCE_SHIFT) for i, at in enumerate(starts)]
-        self._first_id = np.concatenate(of_source) if of_source else np.empty(0, np.uint64)  # of each chunk, ascending
+        self._starts = ChunkStarts([s.manifest.chunk_start for s in sources])
 
     def by_source(self, chunks: I64) -> list[SourceChunks]:
         """Ascending `chunks` of the stream, sorted out by source."""
@@ -43,8 +41,7 @@ class ChunkNumbers:
 
     def locate(self, ids: U64) -> tuple[I64, I64]:
         """Chunk of the stream and stored row in it, for each row id [n]."""
-        chunk = np.searchsorted(self._first_id, ids, side="right") - 1  # over all sources in one go
-        return chunk, (ids - self._first_id[chunk]).view(np.int64)
+        return self._starts.locate(ids)
 
 
 def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> Segment:

@@ -139,7 +139,7 @@ class MixingPool:
         ids = np.concatenate([p[0] for p in parts])
         place = np.concatenate([p[1] for p in parts])
         del parts  # of a large pool it is as much again
-        return _in_place_order(ids, place)
+        return in_place_order(ids, place)
 
     def segment_units(self, epoch: int, segment: int) -> int:
         with self._lock:
@@ -264,9 +264,22 @@ class InOrder:
         return []
 
 
-def _in_place_order(ids: U64, place: U64) -> U64:
-    order = np.argsort(place)
-    sorted_place = place[order]
-    if np.any(sorted_place[1:] == sorted_place[:-1]):
-        order = np.lexsort((ids, place))
+def in_place_order(ids: U64, place: U64) -> U64:
+    """`ids` [n] by their `place` hashes [n], equal ones by id.
+
+    Numbers are sorted three times as quickly as numbers of numbers: the place of a row takes the low bits of its hash,
+    and what only those bits had told apart is sorted afterwards. Of a million rows that is one pair in 30 segments.
+    """
+    n = len(ids)
+    bits = np.uint64(max(1, (n - 1).bit_length()))
+    low = (np.uint64(1) << bits) - np.uint64(1)
+    packed = (place & ~low) | np.arange(n, dtype=np.uint64)
+    packed.sort()
+    order = (packed & low).view(np.int64)
+    np.right_shift(packed, bits, out=packed)
+    tied = np.flatnonzero(packed[1:] == packed[:-1])
+    if len(tied):
+        at = np.union1d(tied, tied + 1)
+        some = order[at]
+        order[at] = some[np.lexsort((ids[some], place[some]))]
     return ids[order]

@@ -36,6 +36,29 @@ def test_numbers_are_writable_views_of_what_was_received(batch: pa.RecordBatch, 
     assert received["x"][4].as_py() == list(range(32, 40))
 
 
+@pytest.mark.parametrize("expected", [0, 1, 3, 8, 9])
+def test_steps_of_the_size_expected_are_the_same_steps(batch: pa.RecordBatch, receive: Receive, expected: int) -> None:
+    bundle = plan_columns(batch.schema, "torch").open(*receive(batch))
+    bundle.expect(expected)
+    for start in range(9):
+        for stop in range(start, 9):
+            step = bundle.rows(start, stop)
+            assert list(step) == ["x", "y", "day"]
+            assert step["y"].tolist() == list(range(start, stop))
+            assert step["x"].flatten().tolist() == list(range(8 * start, 8 * stop))
+
+
+def test_a_step_that_enters_a_graph_leaves_the_others_out_of_it(batch: pa.RecordBatch, receive: Receive) -> None:
+    bundle = plan_columns(batch.schema, "torch").open(*receive(batch))
+    bundle.expect(2)
+    scale = torch.ones(8, requires_grad=True)
+    first, second = bundle.rows(0, 2)["x"], bundle.rows(2, 4)["x"]
+    first.mul_(scale).sum().backward()
+    assert not second.requires_grad
+    assert scale.grad is not None
+    assert scale.grad.tolist() == [8.0 + 2 * i for i in range(8)]
+
+
 def test_bytes_that_are_not_ours_are_copied_and_stay_as_they_are(batch: pa.RecordBatch) -> None:
     data = bytes(batch.serialize())
     foreign = pa.ipc.read_record_batch(pa.py_buffer(data), batch.schema)
@@ -72,12 +95,14 @@ def test_misaligned_bytes_are_copied(batch: pa.RecordBatch) -> None:
 
 
 @pytest.mark.parametrize("output", ["torch", "numpy", "arrow"])
+@pytest.mark.parametrize("expected", [0, 2])
 def test_the_memory_lives_until_the_last_view_of_it_is_gone(
-    batch: pa.RecordBatch, receive: Receive, output: str
+    batch: pa.RecordBatch, receive: Receive, output: str, expected: int
 ) -> None:
     received, memory = receive(batch)
     gone = weakref.ref(memory)
     bundle = plan_columns(batch.schema, output).open(received, memory)
+    bundle.expect(expected)
     step = bundle.rows(0, 2)
     view = step["x"]
     del memory, received, bundle, step
