@@ -208,7 +208,7 @@ def test_a_stalled_trainer_keeps_the_server_within_its_credits(serve: Serve, tmp
         wait_for(full)
         assert sent[-1] * MIB <= window + 2 * MIB
         now = memory(server)
-        slot = int((2 * MIB) * 1.25) + 4096
+        slot = int(window / 4 * 1.25) + 4096
         assert now["stages"]["slots"] <= 4096 + (-(-window // slot) + 2) * slot
         assert now["stages"]["bundles"] <= 5 * MIB  # one on the way, one made ahead
         allowed = now["stages"]["slots"] + now["stages"]["bundles"] + 16 * MIB  # of what allocators keep

@@ -153,6 +153,7 @@ class MemoryGuard:
         if rung is not before:
             _log.log(logging.INFO if rung < before else logging.WARNING, "memory, %s: %s", _words(status), rung.words)
         self._chunks.look_ahead(self._look_ahead.look(rung, now))
+        self._data.save(rung >= Rung.LESS_AHEAD)
         self._mixers.save(rung >= Rung.NO_SEGMENTS_AHEAD)
         if rung >= Rung.NO_SEGMENTS_AHEAD:
             kept = self._ladder.begins(Rung.NO_SEGMENTS_AHEAD) - SLACK * self._ladder.limit

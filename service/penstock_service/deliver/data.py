@@ -69,6 +69,10 @@ class DataService:
     def holdings(self) -> list[Holding]:
         return [holding for session in self._sessions.values() for holding in session.holdings()]
 
+    def save(self, on: bool) -> None:
+        """Whether memory is short: sessions that begin get the smallest slots."""
+        self._transports.saving = on
+
     def put_off_stalled(self, seconds: float, reason: str) -> list[str]:
         """End sessions whose trainer has taken nothing for so long; they come again. Which those were."""
         now = time.monotonic()

@@ -248,10 +248,10 @@ class Session:
         if self._sent_steps == 0 and self._ledger.outstanding_steps == 0:
             steps = min(steps, 8)  # the first steps of a session leave early
         slot = self._making_into = self._slots.lease() if self.transport == "shm" and self._slots else None
-        self._making_bytes = 0 if slot is not None else size
         memory = slot.memory if slot is not None else ordinary
         most = self._slots.bundle_bytes if slot is not None and self._slots else self._limits.bundle_bytes
         size = max(1, min(most, self._ledger.bytes))
+        self._making_bytes = 0 if slot is not None else size
         return asyncio.get_running_loop().create_task(self._feed.next(steps, size, self._progress, memory))
 
     def _progress(self, rows: int, of: int, stage: str) -> None:
