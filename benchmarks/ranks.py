@@ -58,7 +58,7 @@ def run(case: Case, process: psutil.Process, target: str, ranks: int, epochs: in
         assert client.stdout is not None
         client.stdout.readline()
     time.sleep(0.5)  # the look-ahead has filled the windows: nobody works
-    cpu, began = harness.cpu_seconds(process), time.perf_counter()
+    cpu, idle, began = harness.cpu_seconds(process), psutil.cpu_times().idle, time.perf_counter()
     for client in clients:
         assert client.stdin is not None
         client.stdin.write("go\n")
@@ -69,6 +69,7 @@ def run(case: Case, process: psutil.Process, target: str, ranks: int, epochs: in
         said.append(json.loads(client.stdout.readline()))
     seconds = time.perf_counter() - began
     server = harness.cpu_seconds(process) - cpu
+    busy = (os.cpu_count() or 1) - (psutil.cpu_times().idle - idle) / seconds
     for client in clients:
         client.communicate("\n", timeout=30)
     rows = sum(each["rows"] for each in said)
@@ -77,6 +78,7 @@ def run(case: Case, process: psutil.Process, target: str, ranks: int, epochs: in
         "rows_per_s": rows / seconds,
         "server_cores": server / seconds,
         "client_cores": trainers / seconds,
+        "busy_cores": busy,
         "server_cpu_us_per_row": server / rows * 1e6,
         "client_cpu_us_per_row": trainers / rows * 1e6,
     }
@@ -85,10 +87,11 @@ def run(case: Case, process: psutil.Process, target: str, ranks: int, epochs: in
 def ended_by(numbers: dict[str, dict[str, float]]) -> str:
     """What was used up at this size, in words."""
     cores = os.cpu_count() or 1
-    server, clients = numbers["server_cores"]["median"], numbers["client_cores"]["median"]
-    if server + clients > 0.85 * cores:
-        return f"the machine's {cores} cores"
-    return "the server's event loop" if server > 0.9 else "nothing of ours: other work, or waiting"
+    server, clients, busy = (numbers[f"{what}_cores"]["median"] for what in ("server", "client", "busy"))
+    if busy > 0.85 * cores:
+        others = max(0.0, busy - server - clients)
+        return f"the machine's {cores} cores" + (f", {others:.1f} of them by other work" if others > 0.2 else "")
+    return "the server's event loop" if server > 0.9 else "none: somebody waits"
 
 
 def main() -> None:
@@ -111,14 +114,12 @@ def main() -> None:
                     results[f"{ranks} ranks"].append(numbers)
                     print(repeat, ranks, numbers, file=sys.stderr)
     cases: dict[str, Any] = {name: harness.spread(runs) for name, runs in results.items()}
-    head = (
-        f"{'':9} {'rows/s':>12} {'server cores':>13} {'client cores':>13} {'server us/row':>14} {'client us/row':>14}"
-    )
-    print(f"{head}  used up")
+    names = ("rows/s", "server cores", "client cores", "busy cores", "server us/row", "client us/row")
+    print(f"{'':9} " + " ".join(f"{name:>13}" for name in names) + "  used up")
     for name, numbers in cases.items():
-        rate, *cores = (number["median"] for number in numbers.values())
+        rate, *rest = (number["median"] for number in numbers.values())
         used = ended_by(numbers)
-        print(f"{name:9} {rate:12,.0f} {cores[0]:13.2f} {cores[1]:13.2f} {cores[2]:14.3f} {cores[3]:14.3f}  {used}")
+        print(f"{name:9} {rate:13,.0f} " + " ".join(f"{value:13.3f}" for value in rest) + f"  {used}")
         numbers["used_up"] = used
     harness.save(options.json, harness.report(cases, repeats))
 
