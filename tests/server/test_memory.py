@@ -83,8 +83,8 @@ def leak(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request:
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("leak", [60], indirect=True)
-def test_each_rung_takes_effect_and_the_stop_loses_no_row(leak: Leaking) -> None:
+@pytest.mark.parametrize("leak", [600], indirect=True)
+def test_each_rung_takes_effect_and_the_stop_loses_no_row(leak: Leaking, caplog: pytest.LogCaptureFixture) -> None:
     server = leak.server
     with (
         Trainer(server.target, "rows", name="train", **IN_ORDER) as trainer,
@@ -126,7 +126,6 @@ def test_each_rung_takes_effect_and_the_stop_loses_no_row(leak: Leaking) -> None
         wait_for(given_back)
         newcomer.get_batch()
         newcomer.close()
-        mixed.close()
 
         leak.aim(1.06)
         for _ in range(4):
@@ -143,6 +142,10 @@ def test_each_rung_takes_effect_and_the_stop_loses_no_row(leak: Leaking) -> None
         log = server.log.read_text()
         for word in ("memory is at its limit (--memory)", "held by workers", "all of it is in", "draining"):
             assert word in log
+
+        with pytest.raises(penstock.RetryableError):  # after a second: this one was told not to wait for longer
+            list(iter(mixed.get_batch, None))
+        assert "memory is at its limit" in caplog.text  # it was told why
 
         leak.file.write_text("0")
         server.start()
