@@ -36,14 +36,19 @@ check: $(STAMP)  ## style, types, layers, freshness of generated code
 	$(BIN)/lint-imports
 	$(PYTEST) -q tests/test_proto_fresh.py
 
-bench: $(STAMP)  ## speed at the trainer, mixing, many directories, jobs and ranks, an idle server; JSON in benchmarks/results/
+# The race takes 30 minutes, the first time 10 more and 25 GB in .bench; RACE='--quick' or RACE='--peer litdata' less.
+RACE := --json benchmarks/results/race.json --markdown benchmarks/results/race.md --plot benchmarks/results/race.png
+bench: $(STAMP)  ## speed at the trainer and of the peers, what mixing and many directories cost; into benchmarks/results/
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
-	$(BIN)/python -m benchmarks.throughput --json benchmarks/results/throughput.json
+	$(BIN)/python -m benchmarks.throughput --pools 8 --json benchmarks/results/throughput.json
+	$(BIN)/python -m benchmarks.race $(RACE)
 	$(BIN)/python -m benchmarks.blockwise --json benchmarks/results/blockwise.json --plot benchmarks/results/blockwise.png
 	$(BIN)/python -m benchmarks.directories --json benchmarks/results/directories.json
 	$(BIN)/python -m benchmarks.jobs --json benchmarks/results/jobs.json
 	$(BIN)/python -m benchmarks.ranks --json benchmarks/results/ranks.json
 	$(BIN)/python -m benchmarks.idle --json benchmarks/results/idle.json
+	$(BIN)/python -m benchmarks.wire --json benchmarks/results/wire.json
+	$(BIN)/python -m benchmarks.allocations --json benchmarks/results/allocations.json
 
 bench-scale: $(STAMP)  ## resume, restart, memory, pools, large and many files: an hour, 40 GB of disk; JSON there too
 	$(BIN)/python -m benchmarks.resume --json benchmarks/results/resume.json

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from benchmarks import harness
-from benchmarks.throughput import Case
+from benchmarks.rows import Case
 
 ROWS = Case("small", 65_536, 4, 32, 64 * 4 + 12)
 SESSIONS = (0, 1, 8)

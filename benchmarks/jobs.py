@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 
 from benchmarks import harness, watching
-from benchmarks.throughput import Case
+from benchmarks.rows import Case
 
 BATCH = 1024
 JOBS = (1, 4)
@@ -57,9 +57,9 @@ def go(client: "subprocess.Popen[str]") -> None:
 
 def run(case: Case, folder: Path, jobs: int, pool: int) -> dict[str, dict[str, Any]]:
     """Both turns of one server: cold, then warm."""
-    rows = [{"python": "benchmarks.rows:scale"}]
+    rows = [{"python": "benchmarks.row_scaling:scale"}]
     found = {}
-    flags = ("--python-modules", "benchmarks.rows", "--chunk-bytes", "1MiB")
+    flags = ("--python-modules", "benchmarks.row_scaling", "--chunk-bytes", "1MiB")
     with (
         tempfile.TemporaryDirectory(prefix="penstock-bench-", dir=folder) as own,
         harness.server(Path(own), [folder / case.name], *flags) as (process, target),

@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from benchmarks import harness, watching
-from benchmarks.throughput import Case
+from benchmarks.rows import Case
 
 ROWS = Case("small", 262_144, 16, 32, 64 * 4 + 12)
 

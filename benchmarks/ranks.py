@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 from benchmarks import harness
-from benchmarks.throughput import Case
+from benchmarks.rows import Case
 
 RANKS = (1, 2, 4, 8, 16)
 

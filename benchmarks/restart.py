@@ -18,7 +18,7 @@ from typing import Any
 
 import penstock
 from benchmarks import harness
-from benchmarks.throughput import Case
+from benchmarks.rows import Case
 
 ROWS = Case("small", 4_194_304, 32, 256, 64 * 4 + 12)
 PACE = 0.002  # seconds of a training step; slower than the server, so that the window is full when it is killed

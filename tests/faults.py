@@ -42,9 +42,11 @@ class _Pair:
 class Proxy:
     """`with Proxy("127.0.0.1:7400") as proxy:` clients connect to `proxy.target`. Methods may be called at any time."""
 
-    def __init__(self, upstream: str) -> None:
+    def __init__(self, upstream: str, source: str = "127.0.0.1") -> None:
+        """`source`: where the server sees its connections come from; 127.0.0.2 is no address of this host's."""
         self.target = ""
         self._upstream = upstream
+        self._source = source
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
         self._pairs: list[_Pair] = []
@@ -164,7 +166,7 @@ class Proxy:
             return
         host, port = self._upstream.rsplit(":", 1)
         try:
-            from_server, to_server = await asyncio.open_connection(host, int(port))
+            from_server, to_server = await asyncio.open_connection(host, int(port), local_addr=(self._source, 0))
         except OSError:
             writer.transport.abort()  # as if nobody listened
             return

@@ -11,11 +11,12 @@ from penstock_service.config.machine import (
     MEMORY,
     STORE_MOST,
     cache_home,
+    container_cpus,
     container_memory,
     default_memory,
     default_store_bytes,
-    default_workers,
     state_home,
+    usable_cpus,
 )
 from penstock_service.config.sizes import parse_size, show_size
 
@@ -104,8 +105,14 @@ def test_the_commas_of_shard_ranges_stand_between_no_datasets(monkeypatch: pytes
             {"memory": "1MB"},
             "memory = '1MB' (from --memory) is refused: it must be at least 64MiB",
         ),
-        ({"workers": "0"}, "workers = '0' (from --workers) is refused: it must be at least 1"),
-        ({"workers": "two"}, "workers = 'two' (from --workers) is refused: input should be a valid integer"),
+        ({"workers": "0"}, "workers = '0' (from --workers) is refused: it must be auto, or a whole number from 1"),
+        ({"workers": "two"}, "workers = 'two' (from --workers) is refused: it must be auto, or a whole number from 1"),
+        (
+            {"workers": "1025"},
+            "workers = '1025' (from --workers) is refused: it must be auto, or a whole number from 1",
+        ),
+        ({"read_ahead_bytes": "1KiB"}, "is refused: it must be auto, or at least 1MiB"),
+        ({"read_ahead_bytes": "much"}, "is refused: auto, or a size; a size is a number of bytes, or a number with B"),
         (
             {"worker_kind": "fast"},
             "worker_kind = 'fast' (from --worker-kind) is refused: input should be 'auto', 'thre",
@@ -270,10 +277,31 @@ def test_the_store_takes_a_quarter_of_the_free_disk(tmp_path: Path) -> None:
     assert 0 < size <= STORE_MOST
 
 
-def test_there_is_at_least_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert default_workers() >= 1
+def test_there_is_at_least_one_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert usable_cpus(None) >= 1
+    assert usable_cpus(0.5) == 1
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert default_workers() >= 1
+    assert usable_cpus(None) >= 1
+    assert usable_cpus(1e9) == usable_cpus(None)
+
+
+@pytest.mark.parametrize(
+    ("own", "limits", "cpus"),
+    [
+        ("0::/a/b\n", {"a": "150000 100000", "a/b": "max 100000"}, 1.5),
+        ("0::/a\n", {"a": "400000 100000", ".": "200000 100000"}, 2.0),
+        ("0::/\n", {".": "max 100000"}, None),
+        ("4:memory:/x\n", {}, None),
+        ("0::/gone/in/this/container\n", {".": "50000 100000"}, 0.5),
+    ],
+)
+def test_a_container_gives_so_many_cpus(tmp_path: Path, own: str, limits: dict[str, str], cpus: float | None) -> None:
+    (tmp_path / "own").write_text(own)
+    for folder, text in limits.items():
+        (tmp_path / "fs" / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / folder / "cpu.max").write_text(text + "\n")
+    assert container_cpus(tmp_path / "fs", tmp_path / "own") == cpus
+    assert container_cpus(tmp_path / "fs", tmp_path / "not there") is None
 
 
 @pytest.mark.parametrize(

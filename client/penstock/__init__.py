@@ -35,6 +35,7 @@ from penstock.explanation import Explanation
 from penstock.registered import DatasetDiff, DatasetInfo, DiscoveredChild, ShardChange
 from penstock.runs import Change, RunInfo
 from penstock.stream import Stream
+from penstock.tensor_pool import PoolCounters, TensorPool
 
 __all__ = [
     "AlreadyExists",
@@ -57,6 +58,7 @@ __all__ = [
     "OrderChanged",
     "PenstockError",
     "PermanentError",
+    "PoolCounters",
     "ProtocolMismatch",
     "RanksDisagree",
     "ResourceExhausted",
@@ -69,5 +71,6 @@ __all__ = [
     "SourceChanged",
     "SourceUnreadable",
     "Stream",
+    "TensorPool",
     "connect",
 ]

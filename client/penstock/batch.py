@@ -92,13 +92,13 @@ class Batch(dict[str, Any]):
     def pin_memory(self) -> "Batch":
         """A new batch with every torch tensor copied into page-locked memory, from where copies to a GPU overlap.
 
-        Where torch sees no accelerator there is nothing to copy to: the batch is returned as it is.
+        Where torch sees no accelerator, or one that shares the CPU's memory (MPS), the batch is returned as it is.
 
         Raises:
             InvalidRequest: the batch holds MLX or NumPy arrays.
         """
         tensor = self._torch_tensor("pin_memory()")
-        if not _accelerator():
+        if not _pins():
             return self
         return self._mapped(lambda value: value.pin_memory() if isinstance(value, tensor) else value)
 
@@ -131,8 +131,9 @@ class _NoTensor:
 _set_metadata = Batch.__dict__["metadata"].__set__
 
 
-def _accelerator() -> bool:
+def _pins() -> bool:
+    """Is there an accelerator that copies out of page-locked memory? Apple's shares the CPU's."""
     torch = sys.modules["torch"]
-    if hasattr(torch, "accelerator"):  # from torch 2.6
-        return bool(torch.accelerator.is_available())
+    if hasattr(torch, "accelerator") and torch.accelerator.is_available():  # from torch 2.6
+        return bool(torch.accelerator.current_accelerator().type != "mps")
     return bool(torch.cuda.is_available())

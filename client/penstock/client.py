@@ -15,6 +15,7 @@ from penstock.rows import StoredRows
 from penstock.runs import Runs
 from penstock.stream import Stream
 from penstock.subscription import (
+    Compression,
     Datasets,
     Delivery,
     Last,
@@ -27,6 +28,7 @@ from penstock.subscription import (
     WeightBy,
     global_batch,
 )
+from penstock.tensor_pool import TensorPool
 from penstock.world import detect_job, detect_world
 
 DEFAULT_TARGET: Final = "127.0.0.1:7400"
@@ -135,6 +137,8 @@ class Client(Registry, Runs):
         layout: Layout = "columns",
         unified_memory: bool | None = None,
         transport: Transport = "auto",
+        compression: Compression = "auto",
+        tensor_pool: TensorPool | None = None,
         name: str | None = None,
         reconnect_timeout: float = 60.0,
     ) -> Stream:
@@ -168,6 +172,9 @@ class Client(Registry, Runs):
                 copied. Default: where Metal is; see docs/mlx.md.
             transport: "auto": shared memory where the server is on this host, else gRPC; "grpc": always gRPC. Which it
                 is, and why, is in `profile()`.
+            compression: of what travels over gRPC: "none", "lz4", "zstd", or "auto": by the measured speed of the link,
+                never on one host. See docs/client.md.
+            tensor_pool: what batches are received into; None: a `TensorPool` of 512 MiB of its own.
             max_rows: the most rows an epoch has, over all ranks; for a first try of something.
             weight_by: what a dataset's share is measured in where no weights are given: "rows" (so that all end
                 together), "shards" or "bytes".
@@ -219,6 +226,8 @@ class Client(Registry, Runs):
             layout=layout,
             unified_memory=unified_memory,
             transport=transport,
+            compression=compression,
+            tensor_pool=tensor_pool,
             reconnect_timeout=reconnect_timeout,
             max_rows_per_s=max_rows_per_s,
         )

@@ -2,8 +2,9 @@
 
 import json
 from bisect import bisect_left
+from collections import deque
 from dataclasses import dataclass, replace
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,15 @@ from penstock.batch import Batch, BatchMetadata
 from penstock.errors import ConversionError, ServerError
 from penstock.receiver import Received
 from penstock.subscription import Delivery, Share
+from penstock.tensor_pool import TensorPool
 from penstock.tensors import BundleConverter, OpenBundle, plan_columns
-from penstock.tensors.output import load_output
+from penstock.tensors.output import load_device, load_output
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import skipped_from
+
+if TYPE_CHECKING:
+    from penstock.tensors.to_device import Carrier
 
 Rows = list[dict[str, Any]]
 Mask: TypeAlias = npt.NDArray[np.bool_]
@@ -30,7 +35,7 @@ _ORIGIN: Final = ("__source__", "__row__")
 class Cutter:
     """Opens the bundles of one schema for one share."""
 
-    def __init__(self, schema: pa.Schema, share: Share, delivery: Delivery) -> None:
+    def __init__(self, schema: pa.Schema, share: Share, delivery: Delivery, pool: TensorPool) -> None:
         """Raises ConversionError where a column cannot become what was asked for."""
         self.schema = schema
         self.share = share
@@ -54,6 +59,9 @@ class Cutter:
                 f"(last={share.last!r}); leave it out with columns=, rename it, or say last='drop' or last='wrap'"
             )
         self._wrap_mask = load_output(delivery.output).wrap if delivery.output != "arrow" else None
+        self.carrier: Carrier | None = None  # to the device, begun one step ahead
+        if delivery.device is not None or delivery.pin_memory:
+            self.carrier = load_device().carrier_of(delivery.device, delivery.pin_memory, pool)
 
     def open(self, item: Received, at: Cursor) -> "Cutting":
         """A bundle that begins at `at`, or behind the steps that are skipped there."""
@@ -91,10 +99,6 @@ class Cutter:
         batch = Batch(cut, metadata)
         if mask is not None:
             batch["valid"] = self._wrap_mask(mask)
-        if self._delivery.pin_memory:
-            batch = batch.pin_memory()
-        if self._delivery.device is not None:
-            batch = batch.to(self._delivery.device, non_blocking=self._delivery.pin_memory)
         return batch
 
     def _rows(self, bundle: OpenBundle, start: int, stop: int, mask: Mask | None, substituted: Mask | None) -> Rows:
@@ -122,7 +126,7 @@ class Cutting:
 
     cutter: Cutter
     header: pb.Bundle
-    rows: OpenBundle
+    rows: OpenBundle | None  # None: its last step is on its way to a device
     start: Cursor
     origin: dict[str, npt.NDArray[Any]] | None  # of each row, where it was asked for
     done: int = 0
@@ -134,6 +138,7 @@ class Cutting:
         self._steps, self._rows, self._first = int(header.steps), int(header.rows), int(header.first_step)
         self._share, self._rest = divmod(int(header.body_bytes), self._steps)
         self._plain = self.origin is None and not header.substituted
+        self._begun: deque[tuple[int, Any, int]] = deque()  # steps on their way to a device: (number, step, rows)
 
     @property
     def exhausted(self) -> bool:
@@ -141,16 +146,42 @@ class Cutting:
 
     def next(self) -> Step:
         """The next step. Advances only when it was made."""
-        number, rows, valid = self.done, self._rows, None
+        carrier = self.cutter.carrier
+        if carrier is None:
+            step, rows = self._make(self.done)
+        else:
+            self.prepare(1)
+            _, begun, rows = self._begun[0]
+            step = carrier.finish(begun)
+        self.done, self.last_rows = self.done + 1, rows
+        if carrier is not None:
+            self._begun.popleft()  # an interrupt may come between: see `prepare`
+        return step
+
+    def prepare(self, steps: int) -> int:
+        """Begin to bring the next steps to the device; how many of so many are on their way: the bundle may end."""
+        carrier = self.cutter.carrier
+        while self._begun and self._begun[0][0] < self.done:
+            self._begun.popleft()  # handed out
+        while carrier is not None and len(self._begun) < steps and self.done + len(self._begun) < self._steps:
+            number = self.done + len(self._begun)
+            step, rows = self._make(number)
+            self._begun.append((number, carrier.begin(step), rows))
+            if self.done + len(self._begun) == self._steps:
+                self.rows = None  # where all of it was copied, its memory goes back
+        return len(self._begun)
+
+    def _make(self, number: int) -> tuple[Any, int]:
+        """A step, and its rows."""
+        assert self.rows is not None  # noqa: S101 - what has begun is not made again
+        rows, valid = self._rows, None
         if number + 1 == self._steps:
             header = self.header
             rows = header.last_rows if header.HasField("last_rows") else rows
             valid = header.last_valid if header.HasField("last_valid") else None
         start = number * self._rows
         stop = start + rows
-        step = self.cutter.step(self.rows, start, self._metadata(self._first + number, start, stop), valid)
-        self.done, self.last_rows = number + 1, stop - start
-        return step
+        return self.cutter.step(self.rows, start, self._metadata(self._first + number, start, stop), valid), rows
 
     def credit(self) -> tuple[int, int]:
         """Steps and bytes of the step handed out last: shares of the bundle's bytes, the last one takes the rest."""
@@ -158,11 +189,18 @@ class Cutting:
 
     def cursor(self) -> Cursor:
         """After the steps handed out."""
+        return self._after(self.done)
+
+    def end(self) -> Cursor:
+        """After all of its steps."""
+        return self._after(self._steps)
+
+    def _after(self, done: int) -> Cursor:
         header = self.header
-        units = self.done * header.units
-        if self.exhausted and header.HasField("last_units"):
+        units = done * header.units
+        if done == self._steps and header.HasField("last_units"):
             units += header.last_units - header.units
-        return self.start.after(self.done, units, [(s.segment, s.units, s.digest) for s in header.spans], header.taken)
+        return self.start.after(done, units, [(s.segment, s.units, s.digest) for s in header.spans], header.taken)
 
     def _metadata(self, step: int, start: int, stop: int) -> BatchMetadata:
         world, epoch = self.cutter.share.world, self.start.epoch

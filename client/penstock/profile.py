@@ -1,7 +1,7 @@
 """Who is slow: the time of the training loop, split by where it went. A mapping as well as a sentence."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from penstock_proto.v1 import data_pb2 as pb
@@ -30,6 +30,7 @@ class Clock:
     target_rows_per_s: float = 0.0  # what the user wants; 0: nothing said
     paced: float = 0.0  # seconds held back by max_rows_per_s
     copied: int = 0  # bytes copied to make tensors of what was received
+    received: Callable[[], Mapping[str, float | int | str]] = dict  # what the connection and the receive buffers say
     transport: str = "not connected"
     transport_reason: str = ""
     waits_by: dict[str, float] = field(default_factory=lambda: {"storage": 0.0, "mixing": 0.0, "wire": 0.0})
@@ -98,6 +99,7 @@ class Profile(Mapping[str, float | int | str]):
             "target_rows_per_s": clock.target_rows_per_s,
             "transport": clock.transport,
             "transport_reason": clock.transport_reason,
+            **clock.received(),
         }
 
     def __getitem__(self, key: str) -> float | int | str:

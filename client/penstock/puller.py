@@ -7,7 +7,6 @@ then another stream is opened at the position: nothing is lost and nothing comes
 import json
 import logging
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -22,7 +21,9 @@ from penstock.profile import Clock
 from penstock.receiver import Item, Received, Receiver
 from penstock.standing import Standing
 from penstock.subscription import Delivery, Order, Share
-from penstock.tensors.copies import page_aligned
+from penstock.tally import Tally
+from penstock.tensor_pool import TensorPool
+from penstock.unpacking import CODECS
 from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
@@ -54,7 +55,11 @@ class Puller:
         self._pid = os.getpid()
         self._cutter: Cutter | None = None
         self._bundle: Cutting | None = None
+        self._coming: tuple[Received, Cutting] | None = None  # opened before its turn, to bring its first step along
         self._window = Window(delivery.prefetch, delivery.prefetch_bytes)
+        self._pool = delivery.tensor_pool or TensorPool()
+        self._tally = Tally(self._pool)
+        clock.received = self._tally.numbers
         self._owed: tuple[int, int] | None = None  # credits of the step that the user still works on
         self._standing = Standing(link, who, clock, delivery.reconnect_timeout)
         self._told = 0.0  # when the log last said what we wait for
@@ -159,6 +164,8 @@ class Puller:
             end = self._advance(started)
             if end is not None:
                 return end
+        if bundle.cutter.carrier is not None:
+            self._look_ahead(bundle)
         step = bundle.next()
         self._owed = bundle.credit()
         self.clock.step(self._link.now() - started, bundle.last_rows)
@@ -196,6 +203,10 @@ class Puller:
         self.closed = True
         self._drop_receiver(join=join)
         self._put_down()
+        if self._cutter is not None and self._cutter.carrier is not None:
+            self._cutter.carrier.close()
+        if self._delivery.tensor_pool is None:
+            self._pool.clear()
 
     def _where(self) -> tuple[int, int]:
         """The epoch and step that come next. Asked by other threads too."""
@@ -276,9 +287,8 @@ class Puller:
         self._window = Window(self._delivery.prefetch, self._delivery.prefetch_bytes)
         self._owed = None
         self._pid = os.getpid()
-        # What Metal adopts must be whole pages; elsewhere they would only cost page faults.
-        memory = page_aligned if self._delivery.output == "mlx" and sys.platform == "darwin" else None
-        self._receiver = self._link.open(message, self._where, memory)
+        self._receiver = self._link.open(message, self._where, self._pool.buffer)
+        self._tally.receiver(self._receiver)
 
     def open_message(self, cursor: Cursor | None) -> pb.Open:
         """What a session that goes on at `cursor` is opened with."""
@@ -298,12 +308,14 @@ class Puller:
             client=client_name(),
             force=self._force,
             branch=self.branch,
+            compression=self._delivery.compression,
+            codecs=CODECS,
         )
 
     def _take_opened(self, opened: pb.Opened) -> None:
         schema = pa.ipc.read_schema(pa.py_buffer(opened.schema))
         if self._cutter is None:
-            self._cutter = Cutter(schema, self._share, self._delivery)
+            self._cutter = Cutter(schema, self._share, self._delivery, self._pool)
         elif not schema.equals(self._cutter.schema):
             raise ServerError(
                 f"the stream came back with other columns: {schema.to_string()} instead of "
@@ -338,11 +350,28 @@ class Puller:
     def _open_bundle(self, item: Received, waited: float) -> None:
         if self._cursor is None or self._cutter is None:
             raise ServerError(f"{self._link.target} sent a bundle before Opened: a bug in the server")
-        self._bundle = self._cutter.open(item, self._cursor)
+        coming, self._coming = self._coming, None
+        if coming is not None and coming[0] is item:
+            self._bundle = coming[1]
+        else:
+            self._bundle = self._cutter.open(item, self._cursor)
         self._standing.getting_on()
         self.filling = None
         header = item.header
         self.clock.bundle(waited, header.rows_wait_us / 1e6, header.gather_us / 1e6, header.body_bytes)
+
+    def _look_ahead(self, bundle: Cutting) -> None:
+        """Begin to bring the next step to the device, and the one after it, if it is here. The position stays."""
+        try:
+            if bundle.prepare(2) == 2 or self._receiver is None or self._coming is not None:
+                return
+            item = self._receiver.peek()
+            if isinstance(item, Received):
+                coming = bundle.cutter.open(item, bundle.end())
+                coming.prepare(1)
+                self._coming = (item, coming)
+        except Exception:  # noqa: BLE001, S110 - whatever it is, it is raised again when that step's turn comes
+            pass
 
     def _end_epoch(self, end: pb.EpochEnd) -> pb.EpochEnd:
         cursor = self._cursor
@@ -395,6 +424,8 @@ class Puller:
         receiver, self._receiver = self._receiver, None
         if receiver is not None:
             receiver.close(join)
+            self._tally.ended()
+        self._coming = None
 
     def _leave(self) -> None:
         """Drop what is under way and in hand; the position stays."""

@@ -18,8 +18,10 @@ import numpy.typing as npt
 
 from penstock.errors import Fenced, PenstockError, ServerDraining, ServerError, ServerUnavailable, from_wire
 from penstock.slots import Slots
+from penstock.unpacking import Assembly
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1 import frames
+from penstock_proto.v1.malloc import keep_freed
 
 HEARTBEAT_EVERY: Final = 10.0
 SILENCE: Final = 60.0  # seconds without any message after which the stream is taken for dead; the server speaks every 5
@@ -102,8 +104,7 @@ class Receiver:
         self._metadata = metadata
         self._items: deque[Item] = deque()
         self._header: pb.Bundle | None = None  # of the bundle whose frames are coming
-        self._body = np.empty(0, np.uint8)
-        self._filled = 0
+        self._assembly: Assembly | None = None
         self._came = threading.Condition()
         self._call: Any = None
         self._thread: threading.Thread | None = None
@@ -112,6 +113,8 @@ class Receiver:
         self._heard = time.monotonic()
         self._pid = os.getpid()
         self.fenced: Fenced | None = None  # what was received before it is not handed out any more
+        self.wire_bytes = 0  # of payload, as it came
+        self.compression: pb.Compression | None = None  # of what comes, as told last
         self.journal: pb.Journal | None = None  # the latest that was told; holds at once, whatever is queued before it
 
     def start(self) -> None:
@@ -130,6 +133,10 @@ class Receiver:
                 if not self._items and time.monotonic() - self._heard > SILENCE:
                     return ServerUnavailable(f"{self._target} has said nothing for {SILENCE:.0f} s")
             return self._items.popleft()
+
+    def peek(self) -> Item | None:
+        """What `get` would return at once, if anything."""
+        return self._items[0] if self._items else None
 
     def waiting(self) -> bool:
         """Would `get` have to wait?"""
@@ -186,8 +193,8 @@ class Receiver:
 
     def _take(self, message: bytes) -> bool:
         """Take one message off the wire; False when nothing follows it."""
-        if self._header is not None:
-            self._take_frame(self._header, message)
+        if self._header is not None and self._assembly is not None:
+            self._take_frame(self._header, self._assembly, message)
             return True
         decoded = pb.ServerMessage.FromString(message)
         kind = decoded.WhichOneof("kind")
@@ -196,19 +203,18 @@ class Receiver:
         if decoded.bundle.HasField("slot"):
             self._put(Received(decoded.bundle, self._in_slot(decoded.bundle)))
             return True
-        self._header, self._filled = decoded.bundle, 0
-        self._body = self._memory(decoded.bundle.body_bytes)
+        keep_freed()
+        self._header, self._assembly = decoded.bundle, Assembly(self._memory(decoded.bundle.body_bytes))
         return True
 
-    def _take_frame(self, header: pb.Bundle, message: bytes) -> None:
+    def _take_frame(self, header: pb.Bundle, assembly: Assembly, message: bytes) -> None:
         if not frames.is_frame(message):
             raise ServerError(f"{self._target} sent another message within a bundle: a bug in the server")
-        data = frames.payload(message)
-        self._body[self._filled : self._filled + len(data)] = np.frombuffer(data, np.uint8)
-        self._filled += len(data)
-        if self._filled == len(self._body):
-            self._put(Received(header, self._body))
-            self._header, self._body = None, np.empty(0, np.uint8)  # its memory is the user's now
+        assembly.add(message)
+        self.wire_bytes += len(message)
+        if assembly.whole:
+            self._header, self._assembly = None, None  # its memory is the user's now
+            self._put(Received(header, assembly.memory))
 
     def _take_control(self, kind: str | None, message: pb.ServerMessage) -> bool:
         """Handle anything but a bundle; False when nothing follows it."""
@@ -228,11 +234,14 @@ class Receiver:
             return False
         if kind == "opened":
             self._map_slots(message.opened)
+            self.compression = message.opened.compression
             self._put(message.opened)
         elif kind == "filling":
             self._put(message.filling)
         elif kind == "epoch_end":
             self._put(message.epoch_end)
+        elif kind == "compression":
+            self.compression = message.compression
         elif kind == "journal":
             self.journal = message.journal
         return True  # a heartbeat, or something newer than this client: nothing to do

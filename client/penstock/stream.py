@@ -188,7 +188,7 @@ class Stream(Inspection):
 
         Read over a connection of its own: the stream stays where it is.
         """
-        delivery = replace(self._delivery, layout="rows")
+        delivery = replace(self._delivery, layout="rows", device=None, pin_memory=False)
         name = f"{self._name}/rows"
         with Stream(self._link, self._order, self._share, delivery, self._job, name) as own:
             own.set_epoch(self.epoch)

@@ -6,10 +6,13 @@ from typing import Any, Literal, get_args
 
 from penstock.errors import InvalidRequest
 from penstock.on_error import OnError
+from penstock.tensor_pool import TensorPool
 from penstock.tensors import Nulls
-from penstock.tensors.output import OUTPUTS
+from penstock.tensors.output import OUTPUTS, load_device
+from penstock.unpacking import CODECS
 from penstock.world import World
 from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1 import frames
 from penstock_proto.v1.skips import Skips
 
 Last = Literal["short", "drop", "pad", "wrap"]
@@ -18,6 +21,7 @@ Until = Literal["all", "first", "repeat"]
 WeightBy = Literal["rows", "shards", "bytes"]
 Layout = Literal["columns", "rows"]
 Transport = Literal["auto", "grpc"]
+Compression = Literal["auto", "none", "lz4", "zstd"]
 Datasets = str | Sequence[str] | Mapping[str, float]
 
 
@@ -171,6 +175,8 @@ class Delivery:
     layout: Layout = "columns"
     unified_memory: bool | None = None
     transport: Transport = "auto"
+    compression: Compression = "auto"
+    tensor_pool: TensorPool | None = None  # None: one for each stream
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout):
@@ -179,6 +185,11 @@ class Delivery:
             raise InvalidRequest('pin_memory and device are for layout="columns": a list of rows has no one tensor')
         _one_of("output", self.output, OUTPUTS)
         _one_of("transport", self.transport, get_args(Transport))
+        _one_of("compression", self.compression, get_args(Compression))
+        if self.compression in frames.CODECS and self.compression not in CODECS:
+            raise InvalidRequest(
+                f"compression={self.compression!r}: this pyarrow was built without it; take 'auto' or 'none'"
+            )
         _one_of("nulls", self.nulls, get_args(Nulls))
         if self.reconnect_timeout < 0:
             raise InvalidRequest(f"reconnect_timeout={self.reconnect_timeout}: must be 0 or more seconds")
@@ -192,6 +203,8 @@ class Delivery:
             raise InvalidRequest(f"unified_memory is for output='mlx', not output={self.output!r}")
         if (self.pin_memory or self.device is not None) and self.output != "torch":
             raise InvalidRequest(f"pin_memory and device are for output='torch', not output={self.output!r}")
+        if self.device is not None:
+            load_device().check_device(self.device)
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:

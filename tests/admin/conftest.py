@@ -19,7 +19,14 @@ from penstock_service.core.holding import Holding, MemoryStatus, ProcessMemory
 from penstock_service.core.job import JobStatus, JobStreamStatus, RankStatus
 from penstock_service.core.quality import Quality
 from penstock_service.core.run import Began, RunStatus, row_ranges
-from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
+from penstock_service.core.status import (
+    Numbers,
+    PlaceStatus,
+    SessionStatus,
+    StreamStatus,
+    WorkerDecision,
+    WorkersStatus,
+)
 
 
 def a_version(name: str, path: str, description: str = "", tags: tuple[str, ...] = ()) -> DatasetVersion:
@@ -133,9 +140,31 @@ SOME_NUMBERS = Numbers(
     bounds=(Bound("read ahead", 512, used=128, wait_seconds=0.75),),
     workers=2,
     workers_restarted=1,
+    workers_busy_seconds=3.5,
+    starved_seconds=1.25,
+    chunks_begun_again=6,
+    tuned={"workers": 2},
     loop_lag_seconds=0.002,
     mixed={"titanic": A_QUALITY},
     memory=SOME_MEMORY,
+)
+
+THE_WORKERS = WorkersStatus(
+    workers=6,
+    kind="auto",
+    workers_pinned=False,
+    least_workers=1,
+    most_workers=16,
+    cpus=4,
+    read_ahead_bytes=1 << 29,
+    read_ahead_pinned=True,
+    busy=5.5,
+    starved=0.25,
+    free_cpus=1.5,
+    queued=3,
+    restarted=1,
+    begun_again=2,
+    decisions=(WorkerDecision("2026-11-21T00:00:00+00:00", "workers", 4, 6, "sessions waited for chunks"),),
 )
 
 A_STREAM = StreamStatus(
@@ -317,6 +346,9 @@ class SmallOperations:
 
     def memory(self) -> MemoryStatus:
         return SOME_MEMORY
+
+    def workers(self) -> WorkersStatus:
+        return THE_WORKERS
 
     def jobs(self) -> tuple[JobStatus, ...]:
         return SOME_JOBS

@@ -104,6 +104,15 @@ def make_when_allowed(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
         yield made
 
 
+def make_hanging_once(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
+    """A chunk hangs, as often as a file in the root says, until its name is a file there."""
+    for made in make(task):
+        if mark(task.root, f"hang-{made[0]}") < wanted(task.root, f"hang-{made[0]}.times"):
+            while not (Path(task.root) / f"go-{made[0]}").exists():
+                time.sleep(0.005)
+        yield made
+
+
 def make_with_clock(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
     for chunk, slices in zip(task.chunks, task.slices, strict=True):
         yield chunk, value(slices, salt=mark(task.root, f"clock-{chunk}"))

@@ -147,6 +147,7 @@ class Model:
     demanded: set[int] = field(default_factory=set)
     running: dict[int, Unit] = field(default_factory=dict)
     resting: dict[int, Unit] = field(default_factory=dict)
+    again: list[int] = field(default_factory=list)
 
 
 CHUNKS = st.integers(0, 11)
@@ -214,6 +215,24 @@ class AgendaMachine(RuleBasedStateMachine):
     def wake(self, data: st.DataObject) -> None:
         self.agenda.wake(self.model.resting.pop(data.draw(st.sampled_from(sorted(self.model.resting)))))
 
+    @precondition(lambda self: self.model.running)
+    @rule(data=st.data())
+    def begin_again(self, data: st.DataObject) -> None:
+        number = data.draw(st.sampled_from(sorted(self.model.running)))
+        amount = self.agenda.again(self.model.running[number])
+        if amount is not None:
+            self.model.again.append(amount)
+        assert self.agenda.running == len(self.model.running) + len(self.model.again)
+
+    @precondition(lambda self: self.model.again)
+    @rule()
+    def again_ended(self) -> None:
+        self.agenda.again_ended(self.model.again.pop())
+
+    @rule(workers=st.integers(1, 5))
+    def resize(self, workers: int) -> None:
+        self.agenda.resize(workers)
+
     @invariant()
     def within_bounds(self) -> None:
         assert self.agenda._hinted_bytes >= 0
@@ -224,6 +243,8 @@ class AgendaMachine(RuleBasedStateMachine):
             self.agenda.wake(unit)
         for unit in self.model.running.values():
             self.agenda.ended(unit)
+        for amount in self.model.again:
+            self.agenda.again_ended(amount)
         while more := self.agenda.next(0):
             for chunk in [*more.demanded, *more.hinted]:
                 self.agenda.passed(more, chunk, made=True)

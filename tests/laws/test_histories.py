@@ -97,6 +97,8 @@ class Histories(RuleBasedStateMachine):
         room=st.integers(1, 8),
         slow=st.sampled_from([0.0, 0.0, 0.01, 3.0]),
         row_ids=st.booleans(),
+        compression=st.sampled_from(["none", "lz4", "zstd", "auto"]),
+        ahead=st.booleans(),
         world=st.integers(1, 3),
         rows=sizes,
     )
@@ -110,6 +112,8 @@ class Histories(RuleBasedStateMachine):
         room: int,
         slow: float,
         row_ids: bool,
+        compression: Any,
+        ahead: bool,
         world: int,
         rows: int,
     ) -> None:
@@ -124,7 +128,8 @@ class Histories(RuleBasedStateMachine):
             self.golden = self.order_of(self.given)
         self.network = Network(self.loop, room)
         self.link = MemoryLink(self.network, dice.uniform)
-        self.delivery = Delivery("numpy", *window, reconnect_timeout=RECONNECT)
+        output, device = ("torch", "cpu") if ahead else ("numpy", None)
+        self.delivery = Delivery(output, *window, device=device, reconnect_timeout=RECONNECT, compression=compression)
         self.last, self.row_ids = last, row_ids
         self.jobs = -1
         self.saved = [START]
@@ -371,7 +376,7 @@ def history(order: Order, last: str, rows: int, shards: list[list[int]]) -> Hist
     made = Histories()
     made.begin(
         ([shards], order), chance=0, last=last, limits=Limits(64, 1, 40), window=(1, 1), room=1, slow=0.0,
-        row_ids=False, world=1, rows=rows,
+        row_ids=False, compression="zstd", ahead=True, world=1, rows=rows,
     )  # fmt: skip
     return made
 
@@ -392,4 +397,15 @@ def test_the_last_credit_goes_back_before_the_end_is_asked_for() -> None:
     made.get_batch(rank=0)
     made.begin_again(rank=0)
     assert made.of(0).at.epoch == 1
+    made.teardown()
+
+
+def test_a_server_in_steady_state_allocates_no_memory_for_bundles() -> None:
+    made = history(Order(["0"], pool_rows=9, refill_below=0.0), "short", 1, [[9, 9], [9, 9]])
+    for _ in range(4):
+        made.read_to_the_end(rank=0)
+    assert made.server is not None
+    bodies = made.server.data.bodies
+    assert bodies.allocated <= 2  # one on its way, one made ahead
+    assert bodies.reused > 100
     made.teardown()

@@ -11,14 +11,14 @@ def test_a_frame_made_by_hand_is_the_message_of_the_proto(data: bytes) -> None:
     message = frames.encode(memoryview(data))
     assert pb.ServerMessage.FromString(message).frame.data == data
     assert frames.is_frame(message)
-    assert bytes(frames.payload(message)) == data
+    assert bytes(frames.decode(message).data) == data
 
 
 @given(st.binary(max_size=300))
 def test_a_frame_made_by_protobuf_is_read_by_hand(data: bytes) -> None:
     message = pb.ServerMessage(frame=pb.Frame(data=data)).SerializeToString()
     assert frames.is_frame(message)
-    assert bytes(frames.payload(message)) == data
+    assert bytes(frames.decode(message).data) == data
 
 
 def test_other_messages_are_no_frames() -> None:
@@ -35,14 +35,25 @@ def test_other_messages_are_no_frames() -> None:
 def test_bytes_that_are_no_frame_raise_and_never_crash(rest: bytes) -> None:
     message = bytes([0x22]) + rest
     try:
-        data = frames.payload(message)
+        frame = frames.decode(message)
     except frames.BadFrame:
         return
-    assert pb.ServerMessage.FromString(message).frame.data == bytes(data)
+    read = pb.ServerMessage.FromString(message).frame
+    assert getattr(read, frame.codec or "data") == bytes(frame.data)
 
 
 @pytest.mark.parametrize("cut", [1, 2, 5])
 def test_a_frame_cut_short_is_refused(cut: int) -> None:
     message = frames.encode(memoryview(b"0123456789"))
     with pytest.raises(frames.BadFrame):
-        frames.payload(message[:-cut])
+        frames.decode(message[:-cut])
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(1, 1 << 31), st.sampled_from(frames.CODECS))
+def test_a_compressed_frame_is_the_message_of_the_proto_too(packed: bytes, size: int, codec: str) -> None:
+    by_hand = frames.encode_packed(packed, size, codec)
+    read = pb.ServerMessage.FromString(by_hand).frame
+    assert (getattr(read, codec), read.size, read.data) == (packed, size, b"")
+    assert frames.decode(by_hand) == frames.Frame(memoryview(packed), size, codec)
+    by_protobuf = pb.ServerMessage(frame=read).SerializeToString()
+    assert frames.decode(by_protobuf) == frames.Frame(memoryview(packed), size, codec)

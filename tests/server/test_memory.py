@@ -79,7 +79,8 @@ def leak(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request:
     monkeypatch.setenv(leaking.FILE, str(file))
     data = datafiles.parquet(tmp_path / "rows", shards=400, rows=10)
     flags = ("--memory", "512MiB", "--workers", 1, "--chunk-rows", 10, "--python-modules", leaking.__name__)
-    return Leaking(serve(data, *flags, "--stalled-after", request.param), file)
+    ahead = ("--read-ahead-bytes", "512MiB")
+    return Leaking(serve(data, *flags, *ahead, "--stalled-after", request.param), file)
 
 
 @pytest.mark.timeout(240)

@@ -2,10 +2,11 @@
 
 import mmap
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
 
 PAGE: Final = max(mmap.PAGESIZE, 16 << 10)
 """What Metal adopts begins at a page and is whole pages long; Apple's pages have 16 KiB."""
@@ -23,8 +24,15 @@ class Copies:
 
 
 def pages_of(memory: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """The whole pages behind an array made by `page_aligned`."""
-    return np.frombuffer(memory.base, np.uint8)  # type: ignore[arg-type]  # NumPy's stubs know arrays as bases only
+    """The whole pages behind an array for which `on_pages` is true; they keep it alive."""
+    return as_strided(memory, (max(PAGE, -(-len(memory) // PAGE) * PAGE),))
+
+
+def on_pages(memory: npt.NDArray[np.uint8]) -> bool:
+    """Does it begin at whole pages of its own, as by `page_aligned`?"""
+    base: Any = memory.base
+    owner = base.obj if isinstance(base, memoryview) else base
+    return isinstance(owner, mmap.mmap) and memory.ctypes.data % PAGE == 0
 
 
 def page_aligned(size: int) -> npt.NDArray[np.uint8]:

@@ -75,6 +75,18 @@ def load_output(name: str, unified: bool | None = None) -> Output:
     raise InvalidRequest(f"output={name!r}: must be one of {', '.join(OUTPUTS)}")
 
 
+def load_device() -> Any:
+    """The module `to_device`; imports torch.
+
+    Raises:
+        InvalidRequest: it is not installed.
+    """
+    load_output("torch")
+    from penstock.tensors import to_device  # here and not above: importing torch takes seconds
+
+    return to_device
+
+
 def _same(array: Array) -> Array:
     return array
 

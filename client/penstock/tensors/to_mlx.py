@@ -9,7 +9,7 @@ import mlx.core as mx
 import numpy as np
 
 from penstock.errors import InvalidRequest
-from penstock.tensors.copies import PAGE, WORTH_SHARING, page_aligned, pages_of
+from penstock.tensors.copies import PAGE, WORTH_SHARING, on_pages, page_aligned, pages_of
 from penstock.tensors.leaf import Array
 from penstock.tensors.output import Output
 
@@ -68,7 +68,7 @@ def _adopt(whole: Array) -> mx.array:
 
 def adopted(memory: Array, adopt: Callable[[Array], mx.array]) -> "Adopted | None":
     """None where the memory was not made to be adopted, or is too large for the 32 bits that MLX counts with."""
-    if memory.base is None or memory.ctypes.data % PAGE or memory.nbytes > _MOST:
+    if not on_pages(memory) or memory.nbytes > _MOST:
         return None
     return Adopted(memory, adopt)
 
@@ -77,7 +77,7 @@ class Adopted:
     """What was received, as one MLX array of bytes; columns of numbers are slices of it, reinterpreted."""
 
     def __init__(self, memory: Array, adopt: Callable[[Array], mx.array]) -> None:
-        """`memory`: by `page_aligned`; the whole pages behind it are adopted."""
+        """`memory`: `on_pages`; the whole pages behind it are adopted."""
         self._bytes = adopt(pages_of(memory))
         self._begin, self._end = memory.ctypes.data, memory.ctypes.data + memory.nbytes
 

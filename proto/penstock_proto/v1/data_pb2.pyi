@@ -23,7 +23,7 @@ class ClientMessage(_message.Message):
     def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., credit: _Optional[_Union[Credit, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., close: _Optional[_Union[Close, _Mapping]] = ..., proof: _Optional[_Union[Proof, _Mapping]] = ..., started: _Optional[_Union[Started, _Mapping]] = ...) -> None: ...
 
 class ServerMessage(_message.Message):
-    __slots__ = ("opened", "filling", "bundle", "frame", "epoch_end", "draining", "heartbeat", "error", "fenced", "journal")
+    __slots__ = ("opened", "filling", "bundle", "frame", "epoch_end", "draining", "heartbeat", "error", "fenced", "journal", "compression")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     FILLING_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class ServerMessage(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     FENCED_FIELD_NUMBER: _ClassVar[int]
     JOURNAL_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
     opened: Opened
     filling: Filling
     bundle: Bundle
@@ -44,10 +45,11 @@ class ServerMessage(_message.Message):
     error: Error
     fenced: Fenced
     journal: Journal
-    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., filling: _Optional[_Union[Filling, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., epoch_end: _Optional[_Union[EpochEnd, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., journal: _Optional[_Union[Journal, _Mapping]] = ...) -> None: ...
+    compression: Compression
+    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., filling: _Optional[_Union[Filling, _Mapping]] = ..., bundle: _Optional[_Union[Bundle, _Mapping]] = ..., frame: _Optional[_Union[Frame, _Mapping]] = ..., epoch_end: _Optional[_Union[EpochEnd, _Mapping]] = ..., draining: _Optional[_Union[Draining, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ..., fenced: _Optional[_Union[Fenced, _Mapping]] = ..., journal: _Optional[_Union[Journal, _Mapping]] = ..., compression: _Optional[_Union[Compression, _Mapping]] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("protocol", "stream", "view", "cursor", "epoch", "job", "name", "token", "transports", "window", "client", "start", "force", "branch", "reopened")
+    __slots__ = ("protocol", "stream", "view", "cursor", "epoch", "job", "name", "token", "transports", "window", "client", "start", "force", "branch", "reopened", "compression", "codecs")
     PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +65,8 @@ class Open(_message.Message):
     FORCE_FIELD_NUMBER: _ClassVar[int]
     BRANCH_FIELD_NUMBER: _ClassVar[int]
     REOPENED_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    CODECS_FIELD_NUMBER: _ClassVar[int]
     protocol: int
     stream: StreamSpec
     view: View
@@ -78,7 +82,9 @@ class Open(_message.Message):
     force: bool
     branch: bool
     reopened: bool
-    def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ..., start: _Optional[str] = ..., force: bool = ..., branch: bool = ..., reopened: bool = ...) -> None: ...
+    compression: str
+    codecs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, protocol: _Optional[int] = ..., stream: _Optional[_Union[StreamSpec, _Mapping]] = ..., view: _Optional[_Union[View, _Mapping]] = ..., cursor: _Optional[str] = ..., epoch: _Optional[int] = ..., job: _Optional[str] = ..., name: _Optional[str] = ..., token: _Optional[str] = ..., transports: _Optional[_Iterable[str]] = ..., window: _Optional[_Union[Credit, _Mapping]] = ..., client: _Optional[str] = ..., start: _Optional[str] = ..., force: bool = ..., branch: bool = ..., reopened: bool = ..., compression: _Optional[str] = ..., codecs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StreamSpec(_message.Message):
     __slots__ = ("sources", "seed", "unshuffled", "pool_rows", "pool_bytes", "refill_below", "start", "until", "epoch_rows", "same_every_epoch", "rows", "weight_by")
@@ -201,7 +207,7 @@ class Close(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "datasets", "seed", "notes", "slots")
+    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "datasets", "seed", "notes", "slots", "compression")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -216,6 +222,7 @@ class Opened(_message.Message):
     SEED_FIELD_NUMBER: _ClassVar[int]
     NOTES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
+    COMPRESSION_FIELD_NUMBER: _ClassVar[int]
     session: str
     schema: bytes
     fingerprint: str
@@ -230,7 +237,8 @@ class Opened(_message.Message):
     seed: int
     notes: _containers.RepeatedScalarFieldContainer[str]
     slots: Slots
-    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ..., slots: _Optional[_Union[Slots, _Mapping]] = ...) -> None: ...
+    compression: Compression
+    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ..., slots: _Optional[_Union[Slots, _Mapping]] = ..., compression: _Optional[_Union[Compression, _Mapping]] = ...) -> None: ...
 
 class Slots(_message.Message):
     __slots__ = ("path", "count", "slot_bytes")
@@ -301,10 +309,24 @@ class Span(_message.Message):
     def __init__(self, segment: _Optional[int] = ..., units: _Optional[int] = ..., digest: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("data",)
+    __slots__ = ("data", "size", "lz4", "zstd")
     DATA_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    LZ4_FIELD_NUMBER: _ClassVar[int]
+    ZSTD_FIELD_NUMBER: _ClassVar[int]
     data: bytes
-    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+    size: int
+    lz4: bytes
+    zstd: bytes
+    def __init__(self, data: _Optional[bytes] = ..., size: _Optional[int] = ..., lz4: _Optional[bytes] = ..., zstd: _Optional[bytes] = ...) -> None: ...
+
+class Compression(_message.Message):
+    __slots__ = ("codec", "reason")
+    CODEC_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    codec: str
+    reason: str
+    def __init__(self, codec: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class EpochEnd(_message.Message):
     __slots__ = ("epoch", "steps", "dropped", "padded", "repeated_rows", "unread", "skipped_rows", "substituted_rows")

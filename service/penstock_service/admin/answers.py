@@ -196,6 +196,8 @@ class Session(BaseModel):
     taken_epoch: int = Field(description="where the trainer is, as it last said")
     taken_step: int = Field(description="the one that the trainer gets next")
     seconds_since_moved: float = Field(description="since the trainer last got on")
+    compression: str = Field(description="of what it gets over gRPC: none, lz4 or zstd")
+    wire_bytes_sent: int = Field(description="over gRPC, compressed or not; 0 where all of it is in shared memory")
 
     @classmethod
     def of(cls, status: SessionStatus) -> "Session":

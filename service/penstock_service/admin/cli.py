@@ -23,6 +23,7 @@ from penstock_service.admin.memory_command import show_memory
 from penstock_service.admin.remote import RemoteError, Server
 from penstock_service.admin.run_commands import add_run_commands
 from penstock_service.admin.tables import print_json, print_settings, print_streams
+from penstock_service.admin.worker_commands import show_workers
 from penstock_service.config import Settings
 from penstock_service.config.load import SettingsError, load, show
 from penstock_service.core.errors import ServiceError
@@ -67,6 +68,7 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("streams")(_streams)
     cli.command("jobs")(show_jobs)
     cli.command("memory")(show_memory)
+    cli.command("workers")(show_workers)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)
     return cli

@@ -33,6 +33,7 @@ from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
 from penstock_service.admin.runs import PROBLEMS, add_runs
 from penstock_service.admin.streams import Streams
+from penstock_service.admin.workers import add_workers
 from penstock_service.config.addresses import host_and_port, is_loopback
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import ServiceError
@@ -74,6 +75,7 @@ def make_http(operations: Operations, *, address: str = "127.0.0.1:7401") -> Fas
     _add_explain(http, operations)
     _add_status(http, operations)
     add_failures(http, operations)
+    add_workers(http, operations)
     return http
 
 

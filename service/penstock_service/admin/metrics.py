@@ -19,6 +19,7 @@ from penstock_service.core.status import Numbers
 STAGES = ("read", "mix", "gather", "send")
 POLICIES = ("fail", "skip", "substitute", "quarantine")
 REASONS = ("credit", "rows")
+TUNED = ("workers", "read-ahead")
 TRANSPORTS = ("grpc", "shm")
 CODES = tuple(value for name, value in vars(codes).items() if name.isupper())
 
@@ -84,7 +85,12 @@ def _making(numbers: Numbers) -> Iterator[Metric]:
     )
     yield _counter("penstock_segments_built", "Segments of the global order that were planned.", numbers.segments_built)
     yield _gauge("penstock_workers", "Prefetch workers.", numbers.workers)
+    yield _counter("penstock_workers_busy_seconds", "Seconds of workers with a task.", numbers.workers_busy_seconds)
     yield _counter("penstock_workers_restarted", "Workers that died and were replaced.", numbers.workers_restarted)
+    yield _counter("penstock_starved_seconds", "Seconds in which somebody waited for a chunk.", numbers.starved_seconds)
+    yield _counter("penstock_chunks_begun_again", "Late tasks that a second worker began.", numbers.chunks_begun_again)
+    tuned = dict.fromkeys(TUNED, 0) | numbers.tuned
+    yield _counters("penstock_tuning_decisions", "Numbers that the server changed by itself.", "what", tuned)
 
 
 def _mixed(numbers: Numbers) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ from penstock_service.core.discovery import Discovery
 from penstock_service.core.holding import MemoryStatus
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
-from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus, WorkersStatus
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,9 @@ class Operations(Protocol):
 
     def memory(self) -> MemoryStatus:
         """Who holds how much, against the limit."""
+
+    def workers(self) -> WorkersStatus:
+        """Workers and look-ahead as they are, and why."""
 
     def numbers(self) -> Numbers: ...
 

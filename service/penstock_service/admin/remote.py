@@ -58,6 +58,9 @@ class Server:
     def memory(self) -> dict[str, Any]:
         return self._ask("GET", "/api/v1/memory")
 
+    def workers(self) -> dict[str, Any]:
+        return self._ask("GET", "/api/v1/workers")
+
     def discover(self) -> dict[str, Any]:
         return self._ask("POST", "/api/v1/discover", seconds=None)
 

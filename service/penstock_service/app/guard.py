@@ -33,23 +33,25 @@ _log = logging.getLogger(__name__)
 
 
 async def guarding(
-    settings: Settings, parts: tuple[Chunks, Mixers, DataService], ended: Callable[[str], object]
+    settings: Settings, most: int, parts: tuple[Chunks, Mixers, DataService], ended: Callable[[str], object]
 ) -> "MemoryGuard":
     """The guard of `--memory`. After a stop at the limit it begins with half the look-ahead.
+
+    Args:
+        most: bytes that may be made ahead while memory is not short.
 
     Raises:
         SettingsError: the limit is below what Python and libraries hold.
     """
-    most = settings.read_ahead_bytes
     left = await asyncio.to_thread(memory_report.read_ahead_after, settings.state_dir)
     if left is not None and left[0] < most:
-        most = left[0]
         _log.warning(
             "the memory limit ended the last run (%s; %s says who held what): this one begins with half the "
             "look-ahead, %s instead of %s, as long as it runs",
             *(left[1], settings.state_dir / memory_report.NAME),
-            *(readable_bytes(most), readable_bytes(settings.read_ahead_bytes)),
+            *(readable_bytes(left[0]), readable_bytes(parts[0].ahead_wanted)),
         )
+        most = left[0]
     look_ahead = LookAhead(most, settings.chunk_bytes)
     guard = MemoryGuard(settings.memory, look_ahead, settings.stalled_after, settings.state_dir, parts, ended)
     if guard.interpreter > (saves := settings.memory * SHARES[Rung.LESS_AHEAD]):
@@ -81,13 +83,18 @@ class MemoryGuard:
         self._ended = ended
         self._census = Census(*parts)
         self._task: asyncio.Task[None] | None = None
-        self._chunks.look_ahead(look_ahead.bytes)
+        self._chunks.cap_look_ahead(look_ahead.bytes)
         self._last = self.status()
 
     @property
     def interpreter(self) -> int:
         """Bytes that were held before anything was served."""
         return self._census.interpreter
+
+    @property
+    def share(self) -> float:
+        """Of the limit, that was held at the last look."""
+        return self._last.measured / self._last.limit
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._watch())
@@ -108,8 +115,8 @@ class MemoryGuard:
             limit=self._ladder.limit,
             measured=total,
             rung=self._ladder.rung.words,
-            read_ahead=self._look_ahead.bytes,
-            read_ahead_most=self._look_ahead.most,
+            read_ahead=min(self._look_ahead.bytes, self._chunks.ahead_wanted),
+            read_ahead_most=min(self._look_ahead.most, self._chunks.ahead_wanted),
             holdings=(*reserved, unaccounted),
             processes=processes,
         )
@@ -152,7 +159,7 @@ class MemoryGuard:
         self._last = status = replace(status, rung=rung.words)
         if rung is not before:
             _log.log(logging.INFO if rung < before else logging.WARNING, "memory, %s: %s", _words(status), rung.words)
-        self._chunks.look_ahead(self._look_ahead.look(rung, now))
+        self._chunks.cap_look_ahead(self._look_ahead.look(rung, now))
         self._data.save(rung >= Rung.LESS_AHEAD)
         self._mixers.save(rung >= Rung.NO_SEGMENTS_AHEAD)
         if rung >= Rung.NO_SEGMENTS_AHEAD:
@@ -174,7 +181,7 @@ class MemoryGuard:
 
     async def _stop(self, status: MemoryStatus) -> None:
         reason = f"the server's memory is at its limit (--memory), {_words(status)}: it ends, to be started again"
-        next_read_ahead = max(self._look_ahead.least, self._look_ahead.most // 2)
+        next_read_ahead = max(self._look_ahead.least, status.read_ahead_most // 2)
         _log.error("%s", reason)
         for holding in sorted(status.holdings, key=lambda h: -h.bytes)[:20]:
             whose = " ".join(filter(None, (holding.dataset, holding.session, f"{holding.process or ''}")))

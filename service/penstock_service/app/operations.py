@@ -21,6 +21,7 @@ from penstock_service.app.library import Library
 from penstock_service.app.mixers import Mixers
 from penstock_service.app.runs import Runs
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.tuner import Tuner
 from penstock_service.app.watch import RankWatch
 from penstock_service.batch.policy import OnError
 from penstock_service.chunks.chunks import Chunks
@@ -34,7 +35,7 @@ from penstock_service.core.discovery import Discovery
 from penstock_service.core.holding import MemoryStatus
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
-from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus
+from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus, WorkersStatus
 from penstock_service.deliver.data import DataService
 
 
@@ -67,6 +68,7 @@ class ServerOperations:
         bad_rows: BadRows,
         watch: RankWatch,
         guard: MemoryGuard,
+        tuner: Tuner,
         checks: Callable[[], dict[str, bool]],
     ) -> None:
         self._settings = settings
@@ -84,6 +86,7 @@ class ServerOperations:
         self._bad_rows = bad_rows
         self._watch = watch
         self._guard = guard
+        self._tuner = tuner
         self._checks = checks
 
     def checks(self) -> dict[str, bool]:
@@ -143,6 +146,9 @@ class ServerOperations:
     def jobs(self) -> tuple[JobStatus, ...]:
         return self._watch.jobs()
 
+    def workers(self) -> WorkersStatus:
+        return self._tuner.status()
+
     def numbers(self) -> Numbers:
         totals, chunks, values = self._data.totals, self._chunks.numbers(), self._counters.values
         sessions = self._data.sessions()
@@ -176,6 +182,10 @@ class ServerOperations:
             mixing_bytes=self._mixers.nbytes,
             workers=chunks.workers,
             workers_restarted=chunks.workers_restarted,
+            workers_busy_seconds=chunks.busy_seconds,
+            starved_seconds=chunks.starved_seconds,
+            chunks_begun_again=chunks.begun_again,
+            tuned=dict(self._tuner.decided),
             loop_lag_seconds=self._lag.worst,
             mixed=self._mixers.mixed(),
             memory=self._guard.status(),

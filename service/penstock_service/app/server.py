@@ -29,6 +29,7 @@ from penstock_service.app.runs import Runs
 from penstock_service.app.seeds import Seeds
 from penstock_service.app.strict import EXIT_CODE, Strict
 from penstock_service.app.subscriptions import Subscriptions
+from penstock_service.app.tuner import Tuner, tuning_for
 from penstock_service.app.watch import RankWatch
 from penstock_service.app.web import WebServer
 from penstock_service.chunks.chunks import Chunks
@@ -114,11 +115,12 @@ class Server:
         self._stack.callback(seeds.close)
         self._bad_rows = await asyncio.to_thread(BadRows, settings.state_dir, self._counters)
         self._stack.callback(self._bad_rows.close)
+        tuning = tuning_for(settings)
         self._chunks = Chunks(
             partial(make_chunks, stores=stores),
             Store(settings.store_dir, settings.store_bytes, settings.store_memory_bytes),
-            _executor(settings),
-            Bound("read_ahead", settings.read_ahead_bytes),
+            _executor(settings.worker_kind, tuning.workers),
+            Bound("read_ahead", tuning.read_ahead),
             semantics=SEMANTICS,
             retry=Retry(
                 settings.read_retries,
@@ -128,6 +130,7 @@ class Server:
             ),
             breaker=Limits(settings.breaker_failures, settings.breaker_pause),
         )
+        self._tuner = Tuner(tuning, self._chunks, settings.worker_kind, lambda: self._guard.share)
         self._data = DataService(
             self._subscribe,
             BundleLimits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
@@ -148,7 +151,8 @@ class Server:
         self._runs = Runs(journals, self._mixers, self._passing)
         self._stack.push_async_callback(self._runs.stop)
         parts = (self._chunks, self._mixers, self._data)
-        self._guard = await guarding(settings, parts, partial(self._end, MEMORY_EXIT_CODE))
+        most = max(tuning.read_ahead, tuning.limits.most_read_ahead)
+        self._guard = await guarding(settings, most, parts, partial(self._end, MEMORY_EXIT_CODE))
         self._stack.push_async_callback(self._guard.stop)
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
         self._subscriptions = Subscriptions(
@@ -170,6 +174,8 @@ class Server:
         self._stack.push_async_callback(self._chunks.stop)
         await self._chunks.start()
         self._up["workers"] = True
+        self._tuner.start()
+        self._stack.push_async_callback(self._tuner.stop)
         self._stack.push_async_callback(self._mixers.stop)
         operations = self._operations()
         await self._web.start(make_http(operations, address=settings.http))
@@ -233,6 +239,7 @@ class Server:
             self._bad_rows,
             self._watch,
             self._guard,
+            self._tuner,
             lambda: dict(self._up),
         )
 
@@ -274,12 +281,10 @@ async def serve(settings: Settings, passing: Passing = lambda point: None) -> in
     return server.exit_code
 
 
-def _executor(settings: Settings) -> Executor:
-    if settings.worker_kind == "threads":
-        return ThreadExecutor(settings.workers)
-    if settings.worker_kind == "processes":
-        return ProcessExecutor(settings.workers)
-    return MixedExecutor(settings.workers)
+def _executor(kind: str, workers: int) -> Executor:
+    if kind == "threads":
+        return ThreadExecutor(workers)
+    return ProcessExecutor(workers) if kind == "processes" else MixedExecutor(workers)
 
 
 def _stores(settings: Settings) -> Stores:

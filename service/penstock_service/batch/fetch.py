@@ -13,6 +13,7 @@ from penstock_service.batch.gather import Visit, gather, gather_in_place, plan_v
 from penstock_service.batch.layout import Layouts
 from penstock_service.batch.pick import Picked
 from penstock_service.batch.policy import PLACEHOLDER
+from penstock_service.batch.written import written
 from penstock_service.core.feed import U8, Memory, ordinary
 from penstock_service.core.segment import U32, ChunkSource, SegmentSource, SourceChunks
 
@@ -86,12 +87,7 @@ class Fetch:
         if origins:
             arrays = [*batch.columns, *map(pa.array, origins)]
             batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)
-        made = np.frombuffer(batch.serialize(), np.uint8)
-        if memory is ordinary:
-            return made
-        message = memory(made.size)
-        message[:] = made
-        return message
+        return written(batch, memory)
 
     def _origins(
         self, visit: Visit, parts: list[SourceChunks], absent: Mapping[int, I64], picked: Picked

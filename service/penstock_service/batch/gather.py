@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from penstock_service.batch.fixed import dense, item_bytes, item_type, items_of, rebuild
 from penstock_service.batch.layout import Layouts
+from penstock_service.batch.varying import gather_varying, varying_bytes
 from penstock_service.core.feed import U8, Memory
 from penstock_service.core.segment import U32
 
@@ -113,6 +114,10 @@ def _column(field: pa.Field, batches: Mapping[int, pa.RecordBatch], visit: Visit
     width = item_bytes(field.type)
     if width and parts and all(dense(part) for part in parts):
         return _gather_fixed(field.type, width, parts, visit)
+    if parts and varying_bytes(field.type):
+        made = gather_varying(field.type, parts, visit.runs, visit.rows, visit.place)
+        if made is not None:
+            return made
     return _gather_any(field.type, parts, visit)
 
 

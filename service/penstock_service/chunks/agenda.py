@@ -33,17 +33,25 @@ class Agenda:
 
     def __init__(self, bound: Bound, workers: int) -> None:
         self.bound = bound
-        self._workers = workers
-        # A worker that is through finds the next demand waiting, however busy the loop is. Not so the next hint: a
-        # demand that comes meanwhile should not have to wait for two.
-        self._places = 2 * workers
         self.running = 0
+        self.resize(workers)
         self.hints_forgotten = 0
         self._units: dict[UnitId, Unit] = {}
         self._demands: OrderedDict[UnitId, Unit] = OrderedDict()
         self._hints: OrderedDict[UnitId, Unit] = OrderedDict()
         self._hinted_bytes = 0  # of units that are not running
         self._held_since: float | None = None
+
+    def resize(self, workers: int) -> None:
+        self.workers = workers
+        # A worker that is through finds the next demand waiting, however busy the loop is. Not so the next hint: a
+        # demand that comes meanwhile should not have to wait for two.
+        self._places = 2 * workers
+
+    @property
+    def queued(self) -> int:
+        """Units that somebody waits for and that no worker has been given."""
+        return len(self._demands)
 
     def demand(self, unit_id: UnitId, chunk: int, size: int) -> None:
         unit = self._unit(unit_id)
@@ -89,7 +97,7 @@ class Agenda:
     def next(self, now: float) -> Unit | None:
         """The unit to be dispatched now, or None: nothing is wanted, no worker is free, or the bound holds it back."""
         unit = next(iter(self._demands.values()), None) if self.running < self._places else None
-        if unit is None and not self._demands and self.running < self._workers:
+        if unit is None and not self._demands and self.running < self.workers:
             unit = next(iter(self._hints.values()), None)
         if unit is None:
             self._held_since = None
@@ -99,7 +107,7 @@ class Agenda:
         # worker's share counts as the share, so that one big unit does not idle all the other workers.
         amount = max(*sizes.values(), 0, min(sum(sizes.values()), self.bound.limit // self._places))
         if not self.bound.admits(amount):
-            if self._held_since is None and self.running < self._workers:
+            if self._held_since is None and self.running < self.workers:
                 self._held_since = now
             return None
         if self._held_since is not None:
@@ -112,6 +120,20 @@ class Agenda:
         unit.state, unit.amount, unit.left, unit.left_bytes = "running", amount, sizes, sum(sizes.values())
         self.running += 1
         return unit
+
+    def again(self, unit: Unit) -> int | None:
+        """A running unit is begun once more, on another worker; None if there is none for it, else what it enters into
+        the bound. `again_ended` undoes it."""
+        amount = max(unit.left.values(), default=0)
+        if self.running >= self._places or not self.bound.admits(amount):
+            return None
+        self.bound.enter(amount)
+        self.running += 1
+        return amount
+
+    def again_ended(self, amount: int) -> None:
+        self.bound.leave(amount)
+        self.running -= 1
 
     def passed(self, unit: Unit, chunk: int, *, made: bool) -> None:
         """A running unit's worker is through with this chunk: it is there, or was skipped because nobody wanted it."""

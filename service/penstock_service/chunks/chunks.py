@@ -44,9 +44,14 @@ class ChunkNumbers:
     retried: int
     making_seconds: float  # of workers
     hints_forgotten: int
+    held_back_seconds: float  # while the look-ahead kept a free worker waiting
     waiting: int
     workers: int
     workers_restarted: int
+    begun_again: int  # tasks that took so long that another worker began them too
+    busy_seconds: float  # of workers
+    starved_seconds: float  # while somebody waited for a chunk
+    queued: int  # tasks that somebody waits for and no worker has been given
     read_ahead: Bound
     store: StoreNumbers
 
@@ -83,6 +88,8 @@ class Chunks:
         self._production = Production(
             store, executor, read_ahead, self.counters, self._remembered, self._versions, retry, draw, breaker
         )
+        self.ahead_wanted = read_ahead.limit
+        self._ahead_cap: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._files: ThreadPoolExecutor | None = None
@@ -118,6 +125,25 @@ class Chunks:
             await asyncio.sleep(0)  # what the workers said last is heard first
             await loop.run_in_executor(files, self._store.stop)
             files.shutdown()
+
+    async def resize(self, workers: int) -> None:
+        """So many workers from now on; those that end finish their task first.
+
+        Raises:
+            Internal: a worker cannot begin; there are as many as could.
+        """
+        async with self._changing:
+            if self._files is None:
+                return
+            try:
+                await self._off_loop(self._executor.resize, workers)
+            finally:
+                self._production.resize(self._executor.workers)
+
+    def look_ahead(self, limit: int) -> None:
+        """At most so many bytes of chunks are made ahead of demand from now on."""
+        self.ahead_wanted = limit
+        self._production.agenda.bound.limit = limit if self._ahead_cap is None else min(limit, self._ahead_cap)
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -218,6 +244,8 @@ class Chunks:
 
     def numbers(self) -> ChunkNumbers:
         values, production = self.counters.values, self._production
+        if self._files is not None:
+            production.measure()
         return ChunkNumbers(
             made=int(values.get("made", 0)),
             hits=int(values.get("hits", 0)),
@@ -225,9 +253,14 @@ class Chunks:
             retried=int(values.get("retried", 0)),
             making_seconds=values.get("making_seconds", 0.0),
             hints_forgotten=production.agenda.hints_forgotten,
+            held_back_seconds=production.agenda.bound.wait_seconds,
             waiting=len(production.flights),
             workers=self._executor.workers,
             workers_restarted=self._executor.restarted,
+            begun_again=int(values.get("begun_again", 0)),
+            busy_seconds=production.busy.integral,
+            starved_seconds=production.starved.seconds,
+            queued=production.agenda.queued,
             read_ahead=production.agenda.bound,
             store=self._store.numbers(),
         )
@@ -238,9 +271,10 @@ class Chunks:
         """Ids of worker processes."""
         return self._executor.processes()
 
-    def look_ahead(self, size: int) -> None:
-        """From now on at most `size` bytes are made ahead of demand; one chunk always may."""
-        self._production.agenda.bound.limit = size
+    def cap_look_ahead(self, size: int) -> None:
+        """Whatever `look_ahead` says, no more than so many bytes from now on; one chunk always may."""
+        self._ahead_cap = size
+        self.look_ahead(self.ahead_wanted)
 
     def shed(self, size: int) -> None:
         """Let go of `size` bytes of chunks in memory that nobody leases. They are made again when they are wanted."""

@@ -4,6 +4,7 @@ Threads suit readers that release the GIL (Arrow does); Python code that runs pe
 cannot slow the event loop.
 """
 
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -42,10 +43,14 @@ class Job(Protocol):
 
 
 class Executor(Protocol):
-    """`start` and `stop` block; `stop` may be called twice, or without `start`, and leaves nothing running."""
+    """`start`, `resize` and `stop` block; `stop` may be called twice, or without `start`, and leaves nothing running.
+
+    All workers take from one queue: a slow one takes only what it can do, and no job waits behind it.
+    """
 
     @property
-    def workers(self) -> int: ...
+    def workers(self) -> int:
+        """How many there are, or will be in a moment."""
 
     @property
     def restarted(self) -> int:
@@ -59,6 +64,10 @@ class Executor(Protocol):
     def submit(self, job: Job) -> None:
         """Jobs are begun in the order they come."""
 
+    def resize(self, workers: int) -> None:
+        """More workers begin at once; fewer: those that are free next end, none leaves a job undone. Before `start` it
+        only says how many there will be."""
+
     def stop(self) -> None: ...
 
 
@@ -66,32 +75,55 @@ class ThreadExecutor:
     """Workers are threads of this process."""
 
     def __init__(self, workers: int) -> None:
-        if workers < 1:
-            raise ValueError(f"workers is {workers}; it must be 1 or more")
-        self.workers: Final = workers
+        check(workers)
         self.restarted: Final = 0
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._workers = workers
+        self._make: Make | None = None
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()  # None: whoever takes it ends
         self._threads: list[threading.Thread] = []
+        self._names = itertools.count()
+        self._changing = threading.Lock()
+
+    @property
+    def workers(self) -> int:
+        return self._workers
 
     def processes(self) -> list[int]:
         return []
 
     def start(self, make: Make) -> None:
-        for n in range(self.workers):
-            # Daemons: a reader that hangs in the kernel must not keep the process from ending.
-            thread = threading.Thread(target=self._run, args=(make,), name=f"chunk worker {n}", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        with self._changing:
+            self._make = make
+            self._hire(make, self._workers)
 
     def submit(self, job: Job) -> None:
         self._jobs.put(job)
 
+    def resize(self, workers: int) -> None:
+        check(workers)
+        with self._changing:
+            more, self._workers = workers - self._workers, workers
+            if self._make is not None:
+                self._hire(self._make, more)
+                for _ in range(-more):
+                    self._jobs.put(None)
+
     def stop(self) -> None:
-        for _ in self._threads:
+        with self._changing:
+            self._make = None
+            threads, self._threads = self._threads, []
+        for _ in threads:
             self._jobs.put(None)
-        join(self._threads)
-        self._threads.clear()
+        join(threads)
         refuse_all(self._jobs)
+
+    def _hire(self, make: Make, workers: int) -> None:
+        for _ in range(workers):
+            # Daemons: a reader that hangs in the kernel must not keep the process from ending.
+            name = f"chunk worker {next(self._names)}"
+            thread = threading.Thread(target=self._run, args=(make,), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _run(self, make: Make) -> None:
         def work(job: Job, todo: Work) -> None:
@@ -99,6 +131,14 @@ class ThreadExecutor:
 
         while job := self._jobs.get():
             attend(job, work)
+        with self._changing:
+            if (own := threading.current_thread()) in self._threads:
+                self._threads.remove(own)
+
+
+def check(workers: int) -> None:
+    if workers < 1:
+        raise ValueError(f"workers is {workers}; it must be 1 or more")
 
 
 def attend(job: Job, work: Callable[[Job, Work], None]) -> None:
@@ -125,8 +165,8 @@ def join(threads: list[threading.Thread]) -> None:
             logger.warning("%s is still busy after %.0f s and is left behind", thread.name, STOP_SECONDS)
 
 
-def refuse_all(jobs: "SimpleQueue[Job | None]") -> None:
+def refuse_all(jobs: "SimpleQueue[Job | None]", error: ServiceError | None = None) -> None:
     """Jobs that were not begun."""
     while not jobs.empty():
         if job := jobs.get():
-            job.ended(Unavailable("the server is stopping"))
+            job.ended(error or Unavailable("the server is stopping"))

@@ -53,6 +53,10 @@ class UnitJob:
         self.stopping = False
         self.ticket = 0  # of the place's circuit breaker
         self.reads = False  # did it go to the source?
+        self.heard = 0.0  # when the loop last heard of a chunk of it
+        self.twin: UnitJob | None = None  # does the same on another worker: who ends first is right
+        self.superseded = False  # the twin has ended well
+        self.again = 0  # in the bound, for the second of two
         self._store = store
         self._tell = tell
         self._to_come: list[int] = []
@@ -63,6 +67,11 @@ class UnitJob:
     def runs_python(self) -> bool:
         chain = self.version.dataset.chain
         return chain is not None and chain.runs_python
+
+    @property
+    def silent_since(self) -> float | None:
+        """When it began, or gave its last chunk; None while no worker has begun with it."""
+        return max(self._began, self.heard) if self._began else None
 
     def prepare(self) -> Work | None:
         self._began = time.monotonic()
@@ -98,6 +107,8 @@ class UnitJob:
             self._store.abandon(failed, trouble)
         want = self._want(chunk)
         place = None
+        if self.twin is not None and self._store.rack.has(self.version.key(chunk)):
+            return self._pass_over(chunk)
         if not failed or failed.durable:
             key, owner = self.version.key(chunk), self.version.owner
             place = self._store.place(key, size, owner, want, disk=failed is None)
@@ -108,8 +119,9 @@ class UnitJob:
                 " raise store_bytes or memory_bytes, or read fewer datasets at once"
             )
         self._placed = place
-        if place:
-            return place
+        return place or self._pass_over(chunk)
+
+    def _pass_over(self, chunk: int) -> Verdict:
         self._to_come.remove(chunk)
         self._tell(self, Skipped(chunk))
         return Verdict.SKIP if any(self._want(c) for c in self._to_come) else Verdict.STOP

@@ -16,8 +16,9 @@ from penstock_service.chunks.places import Places, gave_up, resting
 from penstock_service.chunks.remembered import Remembered
 from penstock_service.chunks.shelf import Entry
 from penstock_service.chunks.store import Store
+from penstock_service.chunks.stragglers import Pace
 from penstock_service.core.breaker import Limits
-from penstock_service.core.channel import Bound, Counters
+from penstock_service.core.channel import Bound, Counters, Occupancy
 from penstock_service.core.errors import OrderChanged, ServiceError, SourceGone, SourceUnreadable, Unavailable
 from penstock_service.core.retry import Retry
 from penstock_service.core.uri import place_of
@@ -25,6 +26,7 @@ from penstock_service.core.uri import place_of
 logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 512  # chunks demanded before the loop gets its turn
+_LOOK_SECONDS: Final = 0.25  # between looks for tasks that are late
 _FAILURE_SECONDS: Final = 30.0  # how long a failure is remembered that another try would only repeat
 
 
@@ -54,6 +56,10 @@ class Production:
         self.places: Final = Places(breaker)
         self._versions = versions
         self._failures: dict[UnitId, tuple[ServiceError, float]] = {}
+        self.busy: Final = Occupancy()  # workers
+        self.starved: Final = Occupancy()  # chunks that somebody waits for
+        self._pace = Pace()
+        self._looking: asyncio.TimerHandle | None = None
         self._jobs: set[UnitJob] = set()
         self._resting: dict[UnitId, asyncio.TimerHandle] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -71,6 +77,19 @@ class Production:
         for handle in self._resting.values():
             handle.cancel()
         self._resting.clear()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def resize(self, workers: int) -> None:
+        """So many are there now."""
+        self.agenda.resize(workers)
+        self._dispatch()
+
+    def measure(self) -> None:
+        """Brings `busy` and `starved` up to now."""
+        now = self._running().time()
+        self.busy.change(now, min(self.agenda.running, self.agenda.workers))
+        self.starved.change(now, len(self.flights))
 
     async def wait_for(self, version: VersionKeys, chunks: Mapping[str, int], arrived: Callable[[Entry], None]) -> None:
         """Have `chunks` (by key) made; `arrived` gets each, and pins what it keeps. Raises what fails first."""
@@ -86,6 +105,7 @@ class Production:
             waiter.cancel()
             for flight in self.flights.leave(waiter):
                 self.agenda.withdraw(flight.version.unit(flight.chunk), flight.chunk)
+            self.measure()
             raise
 
     def hint(self, version: VersionKeys, chunks: Sequence[int]) -> None:
@@ -119,16 +139,52 @@ class Production:
         return error if self._running().time() < until else None
 
     def _dispatch(self) -> None:
+        if not self._stopping:
+            self._begin_late_ones_again(self._running().time(), self._pace.late_after)
         while not self._stopping and (unit := self.agenda.next(now := self._running().time())):
             version = self._versions[unit.id[0]]
             ticket = self.places.breaker(version.dataset.root).admit(now)
             if ticket is None:
                 self._hold_back(version, unit, now)
+            else:
+                self._submit(version, unit, ticket)
+        if not self._stopping and self.agenda.running < self.agenda.workers:
+            self._begin_late_ones_again(self._running().time(), self._pace.late_when_idle)
+        self.measure()
+        if self._jobs and self._looking is None and not self._stopping:
+            self._looking = self._running().call_later(_LOOK_SECONDS, self._look)
+
+    def _submit(self, version: VersionKeys, unit: Unit, ticket: int) -> UnitJob:
+        job = UnitJob(version, unit, self._store, self._tell)
+        job.ticket = ticket
+        self._jobs.add(job)
+        self._executor.submit(job)
+        return job
+
+    def _look(self) -> None:
+        self._looking = None
+        self._dispatch()
+
+    def _begin_late_ones_again(self, now: float, late_after: float) -> None:
+        """Tasks that somebody waits for and that take much longer than usual: another worker begins them too."""
+        for job in [j for j in self._jobs if j.twin is None and j.unit.demanded and not j.stopping]:
+            since = job.silent_since
+            if since is None or now - since < late_after:
                 continue
-            job = UnitJob(version, unit, self._store, self._tell)
-            job.ticket = ticket
-            self._jobs.add(job)
-            self._executor.submit(job)
+            again = self.agenda.again(job.unit)
+            if again is None:
+                return  # no worker is free
+            ticket = self.places.breaker(job.version.dataset.root).admit(now)
+            if ticket is None:
+                self.agenda.again_ended(again)
+                continue
+            job.twin = self._submit(job.version, job.unit, ticket)
+            job.twin.twin, job.again, job.twin.again = job, again, again
+            self._counters.add("begun_again")
+            logger.info(
+                "%s takes %.1f s: another worker makes it too, the first to end is taken",
+                *(job.version.describe(min(job.unit.demanded)), now - since),
+            )
 
     def _running(self) -> asyncio.AbstractEventLoop:
         if self._loop is None:
@@ -143,12 +199,19 @@ class Production:
     def _heard(self, job: UnitJob, event: Event) -> None:
         match event:
             case Made():
+                self._keep_pace(job, event)
                 self._made(job, event)
             case Skipped():
                 self.agenda.passed(job.unit, event.chunk, made=False)
             case Ended():
                 self._ended(job, event)
         self._dispatch()
+
+    def _keep_pace(self, job: UnitJob, event: Made) -> None:
+        now = self._running().time()
+        if not event.found and (since := job.silent_since) is not None:
+            self._pace.took(now - since)
+        job.heard = now
 
     def _made(self, job: UnitJob, event: Made) -> None:
         self.agenda.passed(job.unit, event.chunk, made=True)
@@ -164,14 +227,18 @@ class Production:
     def _ended(self, job: UnitJob, event: Ended) -> None:
         self._jobs.discard(job)
         self._counters.add("making_seconds", event.seconds)
-        self.agenda.ended(job.unit)
         now, error, unit = self._running().time(), event.error, job.unit
+        alone = self._part(job, failed=error is not None)
+        if alone:
+            self.agenda.ended(unit)
+        else:
+            self.agenda.again_ended(job.again)
         if self._stopping:
             return
         for rested in self.places.ended(job.version.dataset.root, job.ticket, now, error, job.reads):
             self._resting[rested.id].cancel()
             self._rested(rested)
-        if error is None:
+        if error is None or not alone:
             return
         unit.failing_since = since = now if unit.failing_since is None else unit.failing_since
         # A file that is not there may be back in a moment: a network file system that lags behind, a slow rename.
@@ -186,6 +253,16 @@ class Production:
             self._counters.add("retried")
             self.agenda.rest(unit)
             self._resting[unit.id] = self._running().call_later(delay, self._rested, unit)
+
+    def _part(self, job: UnitJob, *, failed: bool) -> bool:
+        """Does what this job says count for its unit? Of two, that of the first to succeed does, else of the last."""
+        twin = job.twin
+        if twin is None:
+            return not job.superseded
+        job.twin = twin.twin = None
+        if not failed:
+            twin.superseded = twin.stopping = True
+        return not failed
 
     def _hold_back(self, version: VersionKeys, unit: Unit, now: float) -> None:
         """The unit's place is broken: it rests, and burns no retries. One that has waited long enough fails."""

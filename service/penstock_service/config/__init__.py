@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from penstock_service.config.addresses import DatasetArgument, host_and_port
@@ -17,15 +17,26 @@ from penstock_service.config.machine import (
     container_memory,
     default_memory,
     default_store_bytes,
-    default_workers,
     state_home,
 )
-from penstock_service.config.sizes import Size
+from penstock_service.config.sizes import AutoSize, Size
 from penstock_service.core.uri import secrets_in
 from penstock_service.source.stores import SCHEMES, Scheme, check_endpoint
 
 KiB, MiB, GiB = 1024, 1024**2, 1024**3
 _RANGE = re.compile(r"\s*\d+\s*(-\s*\d*\s*)?")
+MOST_WORKERS = 1024
+
+
+def _parse_workers(value: object) -> object:
+    text = value.strip().lower() if isinstance(value, str) else value
+    number = int(text) if isinstance(text, str) and text.isdecimal() else text
+    if text == "auto" or (isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MOST_WORKERS):
+        return number
+    raise ValueError(f"it must be auto, or a whole number from 1 to {MOST_WORKERS}")
+
+
+Workers = Annotated[int | Literal["auto"], BeforeValidator(_parse_workers)]
 
 
 class Settings(BaseSettings):
@@ -72,8 +83,8 @@ class Settings(BaseSettings):
         ge=64 * MiB,
         description="memory of server and workers; default: 5GB, or nine tenths of the container's limit if less",
     )
-    workers: int = Field(
-        default_factory=default_workers, ge=1, le=1024, description="prefetch workers; default: one per CPU"
+    workers: Workers = Field(
+        default="auto", description="prefetch workers: a number, or auto: from one per CPU, by what is measured"
     )
     worker_kind: Literal["auto", "threads", "processes"] = Field(
         default="auto",
@@ -83,7 +94,10 @@ class Settings(BaseSettings):
         default=(),
         description="Python modules (and all below them) whose functions streams may run on rows; default: none",
     )
-    read_ahead_bytes: Size = Field(default=512 * MiB, ge=MiB, description="most bytes of chunks made ahead of demand")
+    read_ahead_bytes: AutoSize = Field(
+        default="auto",
+        description="most bytes of chunks made ahead of demand, at least 1MiB; auto: from 512MiB, by what is measured",
+    )
     chunk_rows: int = Field(default=1 << 20, ge=1, description="most rows of a chunk")
     chunk_bytes: Size = Field(default=16 * MiB, ge=64 * KiB, le=GiB, description="about how many bytes a chunk has")
     schemes: Annotated[tuple[Scheme, ...], NoDecode] = Field(
@@ -184,6 +198,13 @@ class Settings(BaseSettings):
     @classmethod
     def _split_schemes(cls, value: Any) -> Any:
         return [part.strip() for part in value.lower().split(",")] if isinstance(value, str) else value
+
+    @field_validator("read_ahead_bytes")
+    @classmethod
+    def _check_read_ahead(cls, value: int | Literal["auto"]) -> int | Literal["auto"]:
+        if value != "auto" and value < MiB:
+            raise ValueError("it must be auto, or at least 1MiB")
+        return value
 
     @field_validator("s3_endpoint")
     @classmethod

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
 from penstock_service.config import Settings
-from penstock_service.config.sizes import parse_size, show_size
+from penstock_service.config.sizes import parse_auto_size, parse_size, show_size
 from penstock_service.core.uri import redacted
 
 PREFIX = "PENSTOCK__"
@@ -134,7 +134,7 @@ def show(name: str, value: object) -> str:
     """A value as a user would write it."""
     if value is None:
         return "none"
-    sized = any(getattr(m, "func", None) is parse_size for m in Settings.model_fields[name].metadata)
+    sized = any(getattr(m, "func", None) in (parse_size, parse_auto_size) for m in Settings.model_fields[name].metadata)
     if sized and isinstance(value, int):
         return show_size(value)
     return " ".join(value) if isinstance(value, tuple) else str(value)

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping
+from math import ceil
 from pathlib import Path
 
 MEMORY = 5_000_000_000
@@ -46,12 +47,33 @@ def _limits(mount: Path, path: str, name: str) -> list[int]:
     return found
 
 
-def default_workers() -> int:
-    """CPUs that this process may use, which containers and batch systems often make fewer than there are."""
+def usable_cpus(limit: float | None) -> int:
+    """CPUs that this process may use, which containers and batch systems often make fewer than there are; `limit` is
+    what a container gives."""
     try:
-        return len(os.sched_getaffinity(0))
+        cpus = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
-        return os.cpu_count() or 1
+        cpus = os.cpu_count() or 1
+    return cpus if limit is None else max(1, min(cpus, ceil(limit)))
+
+
+def container_cpus(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """The least CPU limit of our control group and those above it (version 2); None where nothing limits us."""
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:  # no Linux
+        return None
+    limits = []
+    for path in [line.split(":", 2)[2] for line in lines if line.startswith("0::")]:
+        group = Path(path.strip("/"))
+        for folder in (group, *group.parents):
+            try:
+                quota, period = (cgroups / folder / "cpu.max").read_text().split()
+            except (OSError, ValueError):
+                continue
+            if quota != "max":
+                limits.append(int(quota) / int(period))
+    return min(limits, default=None)
 
 
 def default_store_bytes(store_dir: Path) -> int:

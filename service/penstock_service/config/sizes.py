@@ -1,7 +1,7 @@
 """Sizes as people write them: "512MiB", "5GB", 16777216."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator
 
@@ -34,4 +34,12 @@ def show_size(size: int) -> str:
     return str(size)
 
 
+def parse_auto_size(value: object) -> int | str:
+    try:
+        return "auto" if isinstance(value, str) and value.strip().lower() == "auto" else parse_size(value)
+    except ValueError:
+        raise ValueError(f"auto, or a size; {ALLOWED}") from None
+
+
 Size = Annotated[int, BeforeValidator(parse_size)]
+AutoSize = Annotated[int | Literal["auto"], BeforeValidator(parse_auto_size)]

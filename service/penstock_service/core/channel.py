@@ -39,3 +39,20 @@ class Counters:
 
     def add(self, name: str, amount: float = 1) -> None:
         self.values[name] = self.values.get(name, 0) + amount
+
+
+@dataclass
+class Occupancy:
+    """How many there are of something over time: its integral, and the seconds in which there was at least one."""
+
+    count: int = 0
+    integral: float = 0.0  # seconds, each counted once for each there is
+    seconds: float = 0.0
+    since: float | None = None  # the last change or look
+
+    def change(self, now: float, count: int) -> None:
+        """There are `count` from now on."""
+        if self.since is not None and self.count:
+            self.integral += self.count * (now - self.since)
+            self.seconds += now - self.since
+        self.count, self.since = count, now

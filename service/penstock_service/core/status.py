@@ -41,6 +41,8 @@ class SessionStatus:
     taken_step: int = 0
     seconds_since_moved: float = 0.0  # since it last got on
     epoch_steps: int | None = None  # of a whole epoch, where that is known
+    compression: str = "none"  # of what travels over gRPC
+    wire_bytes_sent: int = 0  # over gRPC, compressed or not
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,38 @@ class PlaceStatus:
 
 
 @dataclass(frozen=True)
+class WorkerDecision:
+    """A number that the server changed by itself."""
+
+    at: str  # ISO 8601, UTC
+    what: Literal["workers", "read-ahead"]
+    before: int
+    after: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class WorkersStatus:
+    """The workers as they are, what was measured in the last second, and what was decided."""
+
+    workers: int
+    kind: str
+    workers_pinned: bool
+    least_workers: int
+    most_workers: int
+    cpus: int
+    read_ahead_bytes: int
+    read_ahead_pinned: bool
+    busy: float  # workers, mean
+    starved: float  # share of the time that somebody waited for a chunk
+    free_cpus: float
+    queued: int  # tasks that somebody waits for and no worker has been given
+    restarted: int
+    begun_again: int
+    decisions: tuple[WorkerDecision, ...]  # the last ones, the latest last
+
+
+@dataclass(frozen=True)
 class Numbers:
     """Totals since start, for the metrics. Dictionaries are keyed by what the label says."""
 
@@ -98,6 +132,10 @@ class Numbers:
     bounds: tuple[Bound, ...] = ()
     workers: int = 0
     workers_restarted: int = 0
+    workers_busy_seconds: float = 0.0
+    starved_seconds: float = 0.0  # while somebody waited for a chunk
+    chunks_begun_again: int = 0
+    tuned: dict[str, int] = field(default_factory=dict)  # decisions, by what
     loop_lag_seconds: float = 0.0  # worst of the last ten seconds
     mixed: dict[str, Quality] = field(default_factory=dict)  # by stream: of its last finished epoch
     memory: MemoryStatus = field(default_factory=MemoryStatus)

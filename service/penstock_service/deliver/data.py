@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Ledger
+from penstock_service.core.bodies import Bodies
 from penstock_service.core.errors import Internal, InvalidRequest, ProtocolMismatch, ResourceExhausted, ServiceError
 from penstock_service.core.feed import Opening
 from penstock_service.core.holding import Holding
@@ -22,6 +23,7 @@ from penstock_service.deliver import messages
 from penstock_service.deliver.fences import Comer, Fences, Key, taken_over
 from penstock_service.deliver.session import RETRY_AFTER_MS, Limits, Session, Totals, Who
 from penstock_service.deliver.transport import Offer, Transports
+from penstock_service.deliver.wire import Wished, settle
 
 Subscribe = Callable[[pb.Open], Coroutine[Any, Any, Opening]]
 Context: TypeAlias = Any  # grpc.aio.ServicerContext: grpc ships no types
@@ -46,6 +48,7 @@ class DataService:
     ) -> None:
         """`told` hears of every error that a client was sent; `room` raises ResourceExhausted where there is none."""
         self.totals = Totals()
+        self.bodies = Bodies()
         self._subscribe = subscribe
         self._told = told
         self._room = room
@@ -147,7 +150,9 @@ class DataService:
         window = request.window
         offer = self._transports.offer(request.transports, context.peer(), window.bytes, opening.step_bytes)
         try:
-            session = self._admit(request, opening, context, offer)
+            here = self._transports.is_here(context.peer())
+            wished = settle(request.compression, request.codecs, here, offer.slots is not None)
+            session = self._admit(request, opening, context, offer, wished)
         except ServiceError:
             opening.close()
             if offer.slots is not None:
@@ -156,7 +161,7 @@ class DataService:
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[None]] = []
         try:
-            await context.write(messages.opened(opening, session.who.session, offer, self._server))
+            await context.write(messages.opened(opening, session.who.session, offer, self._server, wished.decision))
             hearing = loop.create_task(self._hear(session, context))
             sending = loop.create_task(session.run())
             going = loop.create_task(_wait(session.must_go))
@@ -208,7 +213,7 @@ class DataService:
             raise
         return opening.result()
 
-    def _admit(self, request: pb.Open, opening: Opening, context: Context, offer: Offer) -> Session:
+    def _admit(self, request: pb.Open, opening: Opening, context: Context, offer: Offer, wished: Wished) -> Session:
         who = Who(
             session=secrets.token_hex(6),
             job=request.job,
@@ -222,7 +227,10 @@ class DataService:
         ledger = Ledger()
         ledger.open_window(max(1, request.window.steps), max(1, request.window.bytes))
         target = request.view.target_rows_per_s
-        session = Session(who, opening, ledger, self._limits, self.totals, context.write, target, offer.slots)
+        session = Session(
+            *(who, opening, ledger, self._limits, self.totals, context.write, target, offer.slots),
+            *(self.bodies, wished),
+        )
         self._sessions[who.session] = session
         self.totals.sessions += 1
         if self._draining is not None:

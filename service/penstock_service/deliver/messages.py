@@ -1,16 +1,15 @@
 """Messages to the client, as bytes: control by protobuf, payload framed by hand."""
 
 import json
-from collections.abc import Iterator
 
 from penstock_proto.v1 import data_pb2 as pb
-from penstock_proto.v1 import frames as framing
 from penstock_service.core.errors import Fenced, ServiceError
-from penstock_service.core.feed import U8, Bundle, EpochEnd, News, Opening
+from penstock_service.core.feed import Bundle, EpochEnd, News, Opening
+from penstock_service.deliver.compression import Decision
 from penstock_service.deliver.transport import Offer
 
 
-def opened(opening: Opening, session: str, offer: Offer, server: str) -> bytes:
+def opened(opening: Opening, session: str, offer: Offer, server: str, how: Decision) -> bytes:
     message = pb.Opened(
         session=session,
         schema=opening.schema.serialize().to_pybytes(),
@@ -26,6 +25,7 @@ def opened(opening: Opening, session: str, offer: Offer, server: str) -> bytes:
         datasets=opening.datasets,
         seed=opening.seed,
         notes=opening.notes,
+        compression=_compression(how),
     )
     return _bytes(pb.ServerMessage(opened=message))
 
@@ -57,12 +57,6 @@ def bundle(made: Bundle, slot: int | None = None) -> bytes:
     return _bytes(pb.ServerMessage(bundle=message))
 
 
-def frames(body: U8, frame_bytes: int) -> Iterator[bytes]:
-    data = body.data
-    for at in range(0, len(data), frame_bytes):
-        yield framing.encode(data[at : at + frame_bytes])
-
-
 def epoch_end(end: EpochEnd) -> bytes:
     message = pb.EpochEnd(
         epoch=end.epoch,
@@ -85,6 +79,10 @@ def draining(retry_after_ms: int, reason: str) -> bytes:
     return _bytes(pb.ServerMessage(draining=pb.Draining(retry_after_ms=retry_after_ms, reason=reason)))
 
 
+def compression(how: Decision) -> bytes:
+    return _bytes(pb.ServerMessage(compression=_compression(how)))
+
+
 def heartbeat() -> bytes:
     return _bytes(pb.ServerMessage(heartbeat=pb.Heartbeat()))
 
@@ -94,6 +92,10 @@ def error(problem: ServiceError) -> bytes:
         return _bytes(pb.ServerMessage(fenced=pb.Fenced(by=problem.by, message=str(problem))))
     message = pb.Error(code=problem.code, message=str(problem), retryable=problem.retryable)
     return _bytes(pb.ServerMessage(error=message))
+
+
+def _compression(how: Decision) -> pb.Compression:
+    return pb.Compression(codec=how.codec, reason=how.reason)
 
 
 def _slots(offer: Offer) -> pb.Slots | None:

@@ -7,6 +7,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from penstock_proto.v1 import channel, control_pb2, control_pb2_grpc, data_pb2, rows_pb2, rows_pb2_grpc
+from penstock_proto.v1.malloc import keep_freed
 from penstock_service.core.errors import Unavailable
 from penstock_service.deliver.control import ControlService
 from penstock_service.deliver.data import DataService
@@ -37,6 +38,7 @@ class GrpcServer:
         Raises:
             Unavailable: the address cannot be bound.
         """
+        keep_freed()
         self._server = server = grpc.aio.server(options=channel.SERVER)
         server.add_generic_rpc_handlers((self._data.handler(),))
         control_pb2_grpc.add_ControlServicer_to_server(self._control, server)

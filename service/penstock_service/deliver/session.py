@@ -8,20 +8,20 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from penstock_proto.v1.credit import Ledger
+from penstock_service.core.bodies import Bodies
 from penstock_service.core.errors import ServiceError
-from penstock_service.core.feed import Bundle, EpochEnd, Opening, ordinary
+from penstock_service.core.feed import Bundle, EpochEnd, Opening
 from penstock_service.core.holding import Holding
 from penstock_service.core.status import SessionState, SessionStatus
 from penstock_service.deliver import messages
 from penstock_service.deliver.slots import Slot, Slots
-
-Write = Callable[[bytes], Awaitable[None]]
+from penstock_service.deliver.wire import Wished, Write, wire_of
 
 PROOF_WITHIN: Final = 10.0  # seconds
 FILLING_EVERY: Final = 0.5  # seconds between two words to a client that waits for rows
@@ -81,8 +81,13 @@ class Session:
         write: Write,
         target_rows_per_s: float = 0.0,
         slots: Slots | None = None,
+        bodies: Bodies | None = None,
+        compression: Wished | None = None,
     ) -> None:
-        """`slots`: shared with the client once it has proven that it maps them; the session closes them."""
+        """`slots`: shared with the client once it has proven that it maps them; the session closes them.
+
+        `bodies`: memory of bundles that travel otherwise; None: some of its own. `compression`: of these; None: none.
+        """
         self.who = who
         self.transport = "grpc"
         self._slots = slots
@@ -96,6 +101,8 @@ class Session:
         self._limits = limits
         self._totals = totals
         self._write = write
+        self._bodies = bodies or Bodies()
+        self._wire = wire_of(write, limits.frame_bytes, compression)
         self._credit_came = asyncio.Event()
         self._last_word: bytes | None = None  # what the client is told after the bundle in hand
         self.must_go = asyncio.Event()  # set when the session ends whether the client listens or not
@@ -248,7 +255,7 @@ class Session:
         if self._sent_steps == 0 and self._ledger.outstanding_steps == 0:
             steps = min(steps, 8)  # the first steps of a session leave early
         slot = self._making_into = self._slots.lease() if self.transport == "shm" and self._slots else None
-        memory = slot.memory if slot is not None else ordinary
+        memory = slot.memory if slot is not None else self._bodies
         most = self._slots.bundle_bytes if slot is not None and self._slots else self._limits.bundle_bytes
         size = max(1, min(most, self._ledger.bytes))
         self._making_bytes = 0 if slot is not None else size
@@ -299,8 +306,11 @@ class Session:
         await self._tell_news()
         await self._write(messages.bundle(bundle, slot))
         if slot is None:
-            for frame in messages.frames(bundle.body, self._limits.frame_bytes):
-                await self._write(frame)
+            await self._wire.send(bundle.body)
+            self._bodies.give_back(bundle.body)
+            if (decision := self._wire.take_decision()) is not None:
+                _log.info("session %s: compression %s: %s", self.who.session, *decision)
+                await self._write(messages.compression(decision))
         self._count(bundle, slot, time.monotonic() - started)
 
     async def _tell_news(self) -> None:
@@ -359,4 +369,6 @@ class Session:
             taken_step=self._taken[1],
             seconds_since_moved=now - self._moved,
             epoch_steps=self._opening.steps,
+            compression=self._wire.codec,
+            wire_bytes_sent=self._wire.sent_bytes,
         )

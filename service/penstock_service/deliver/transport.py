@@ -25,8 +25,7 @@ class Transports:
         self._shared_memory = shared_memory
         self._bundle_bytes = bundle_bytes
         self.saving = False  # memory is short: slots are no larger than they must be
-        addresses = psutil.net_if_addrs().values() if shared_memory else ()
-        self._own = {address.address.partition("%")[0] for each in addresses for address in each}
+        self._own = {address.address.partition("%")[0] for each in psutil.net_if_addrs().values() for address in each}
 
     def offer(self, asked: Sequence[str], peer: str, window_bytes: int, step_bytes: float) -> Offer:
         """For a client at `peer` that can do what it `asked` for, and has a window of so many bytes.
@@ -37,7 +36,7 @@ class Transports:
             return Offer(None, "shared memory is off at the server (--shared-memory off)")
         if "shm" not in asked:
             return Offer(None, "the client asked for gRPC")
-        if not self._is_here(peer):
+        if not self.is_here(peer):
             return Offer(None, f"the client is on another host ({peer})")
         bundle = min(_LARGER * self._bundle_bytes, max(self._bundle_bytes, window_bytes // 4))
         if self.saving:
@@ -48,8 +47,8 @@ class Transports:
             return Offer(None, f"no shared memory: {no}")
         return Offer(slots, "client and server are on one host")
 
-    def _is_here(self, peer: str) -> bool:
-        """`peer` as gRPC says it: unix:..., ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000."""
+    def is_here(self, peer: str) -> bool:
+        """Is it this host? `peer` as gRPC says it: unix:..., ipv4:127.0.0.1:5000, ipv6:%5B::1%5D:5000."""
         kind, _, rest = unquote(peer).partition(":")
         address = rest.rpartition(":")[0].strip("[]").partition("%")[0]
         return kind == "unix" or address.removeprefix("::ffff:") in self._own
