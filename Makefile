@@ -46,6 +46,9 @@ bench: $(STAMP)  ## speed at the trainer and of the peers, what mixing and many 
 	$(BIN)/python -m benchmarks.directories --json benchmarks/results/directories.json
 	$(BIN)/python -m benchmarks.store --json benchmarks/results/store.json
 	$(BIN)/python -m benchmarks.first_epoch --json benchmarks/results/first_epoch.json
+	$(BIN)/python -m benchmarks.jobs --json benchmarks/results/jobs.json
+	$(BIN)/python -m benchmarks.ranks --json benchmarks/results/ranks.json
+	$(BIN)/python -m benchmarks.idle --json benchmarks/results/idle.json
 	$(BIN)/python -m benchmarks.wire --json benchmarks/results/wire.json
 	$(BIN)/python -m benchmarks.allocations --json benchmarks/results/allocations.json
 

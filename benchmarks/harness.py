@@ -7,6 +7,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -36,6 +37,18 @@ def server(
         finally:
             process.terminate()
             process.wait(30)
+
+
+def http_of(folder: Path) -> str:
+    """The HTTP address of the server that has its state in `folder`."""
+    return str(json.loads((folder / "state" / "server.lock").read_text())["http"])
+
+
+def metric(http: str, name: str) -> float:
+    """The sum of the series of a metric."""
+    with urllib.request.urlopen(f"http://{http}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0].partition(" ")[0] == name)
 
 
 def cpu_seconds(process: psutil.Process) -> float:

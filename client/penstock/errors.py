@@ -96,7 +96,7 @@ class ServerUnavailable(RetryableError):
 
 
 class ServerDraining(RetryableError):
-    """The server is shutting down and takes nobody new."""
+    """The server is shutting down and takes nobody new, or has put this stream off: come again."""
 
     retry_after: float = 0.0  # seconds that the server asks to wait
 

@@ -224,7 +224,7 @@ class Receiver:
             return False
         if kind == "draining":
             reason = message.draining.reason or "no reason given"
-            draining = ServerDraining(f"{self._target} is shutting down: {reason}")
+            draining = ServerDraining(f"{self._target} ends the stream for now: {reason}")
             draining.retry_after = message.draining.retry_after_ms / 1000
             self._put(draining)
             return False

@@ -15,6 +15,7 @@ from penstock_service.core.declaration import Declaration, check_task
 from penstock_service.core.difference import Difference, ShardChange
 from penstock_service.core.discovery import Child, Discovery
 from penstock_service.core.errors import InvalidRequest, NotFound, ResourceExhausted
+from penstock_service.core.holding import Holding, MemoryStatus, ProcessMemory
 from penstock_service.core.job import JobStatus, JobStreamStatus, RankStatus
 from penstock_service.core.quality import Quality
 from penstock_service.core.run import Began, RunStatus, row_ranges
@@ -101,6 +102,23 @@ A_QUALITY = Quality(
     rank_correlation=0.02,
 )
 
+SOME_MEMORY = MemoryStatus(
+    limit=1000 << 20,
+    measured=850 << 20,
+    rung="no segments ahead",
+    read_ahead=64 << 20,
+    read_ahead_most=512 << 20,
+    holdings=(
+        Holding("interpreter", 70 << 20),
+        Holding("workers", 80 << 20, process=43),
+        Holding("pools", 200 << 20, "titanic@v1"),
+        Holding("slots", 400 << 20, "titanic@v1", "s1"),
+        Holding("slots", 60 << 20, "web@v2", "s2"),
+        Holding("unaccounted", 40 << 20),
+    ),
+    processes=(ProcessMemory(42, "server", 310 << 20, 460 << 20), ProcessMemory(43, "worker", 80 << 20, 0)),
+)
+
 SOME_NUMBERS = Numbers(
     rows_sent={"titanic": 384},
     bytes_sent={"grpc": 4096},
@@ -134,6 +152,7 @@ SOME_NUMBERS = Numbers(
     tuned={"workers": 2},
     loop_lag_seconds=0.002,
     mixed={"titanic": A_QUALITY},
+    memory=SOME_MEMORY,
 )
 
 A_STORE = StoreStatus(
@@ -371,6 +390,9 @@ class SmallOperations:
 
     def streams(self) -> list[StreamStatus]:
         return [A_STREAM, replace(A_STREAM, shuffle=False, qualities=())]
+
+    def memory(self) -> MemoryStatus:
+        return SOME_MEMORY
 
     def workers(self) -> WorkersStatus:
         return THE_WORKERS

@@ -1,5 +1,7 @@
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from penstock_proto.v1 import codes
 from penstock_service.admin.http import make_http
-from penstock_service.admin.memory import held_bytes
+from penstock_service.admin.memory import held_by, held_bytes
 
 if TYPE_CHECKING:
     from tests.admin.conftest import SmallOperations
@@ -70,6 +72,12 @@ def series(text: str) -> dict[str, float]:
         ("penstock_bound_bytes{bound=read ahead}", 128),
         ("penstock_bound_limit_bytes{bound=read ahead}", 512),
         ("penstock_bound_wait_seconds_total{bound=read ahead}", 0.75),
+        ("penstock_memory_held_bytes{stage=slots}", 460 << 20),
+        ("penstock_memory_held_bytes{stage=bundles}", 0),
+        ("penstock_memory_measured_bytes", 850 << 20),
+        ("penstock_memory_limit_bytes", 1000 << 20),
+        ("penstock_memory_rung{rung=no segments ahead}", 1),
+        ("penstock_memory_rung{rung=ok}", 0),
         ("penstock_workers", 2),
         ("penstock_workers_restarted_total", 1),
         ("penstock_workers_busy_seconds_total", 3.5),
@@ -134,6 +142,16 @@ def test_memory_is_read_in_kilobytes(tmp_path: Path) -> None:
     status = tmp_path / "status"
     status.write_text("Name:\tx\nRssAnon:\t    5 kB\nRssFile:\t 900 kB\nRssShmem:\t 3 kB\n")
     assert held_bytes(status) == {"anonymous": 5120, "shared": 3072}
+
+
+def test_memory_of_another_process_and_of_one_that_has_ended() -> None:
+    script = [sys.executable, "-c", "import sys; print(); sys.stdin.read()"]
+    with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # it is up
+        assert held_by(child.pid)["anonymous"] > 1_000_000
+        child.communicate()
+    assert held_by(child.pid) == {"anonymous": 0, "shared": 0}
 
 
 def test_memory_without_proc_is_one_number(tmp_path: Path) -> None:

@@ -123,6 +123,25 @@ def test_a_leased_chunk_outlives_every_other(opened: Open, tmp_path: Path) -> No
     assert store.numbers().store.used == 2 * SIZE
 
 
+def test_memory_that_is_shed_is_the_least_recently_used_that_nobody_leases(opened: Open) -> None:
+    store = opened(store_bytes=0, memory_bytes=10 * SIZE)
+    for key in "abcd":
+        put(store, key, ONE if key < "c" else TWO)
+    assert store.rack.in_memory() == {ONE: 2 * SIZE, TWO: 2 * SIZE}
+    [leased] = store.rack.take(ONE, ["a"]) or []
+    store.rack.shed_memory(SIZE + 1)
+    assert store.rack.in_memory() == {ONE: SIZE, TWO: SIZE}
+    assert store.numbers().memory.used == 2 * SIZE
+    store.rack.shed_memory(0)
+    store.rack.shed_memory(-SIZE)
+    assert store.rack.take(TWO, ["d"]) is not None
+    store.rack.shed_memory(100 * SIZE)
+    assert store.rack.in_memory() == {ONE: SIZE, TWO: SIZE}  # both are leased
+    store.rack.give_back(ONE, [leased])
+    store.rack.shed_memory(100 * SIZE)
+    assert store.rack.in_memory() == {TWO: SIZE}
+
+
 def test_what_was_lent_stays_readable_when_the_store_stops(opened: Open) -> None:
     store = opened()
     put(store, "a")

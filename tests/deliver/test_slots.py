@@ -146,6 +146,16 @@ def test_slots_are_offered_on_this_host_only(peer: str, here: bool) -> None:
         offer.slots.close()
 
 
+@pytest.mark.parametrize("saving", [False, True])
+def test_slots_are_larger_than_bundles_over_grpc_unless_memory_is_short(saving: bool) -> None:
+    transports = Transports(True, 1 << 20)
+    transports.saving = saving
+    slots = transports.offer(["shm"], "unix:", 64 << 20, 100.0).slots
+    assert slots is not None
+    assert slots.bundle_bytes // (1 << 20) == (1 if saving else 4)
+    slots.close()
+
+
 def test_what_was_not_asked_for_or_is_off_is_not_offered() -> None:
     assert Transports(True, 4096).offer(["grpc"], "unix:", 1, 1.0) == (None, "the client asked for gRPC")
     off = Transports(False, 4096).offer(["shm"], "unix:", 1, 1.0)

@@ -236,6 +236,17 @@ class Histories(RuleBasedStateMachine):
         self.stop_server(0)
         self.start_server()
 
+    @precondition(lambda self: self.server is not None)
+    @rule(short=st.booleans(), put_off=st.booleans())
+    def memory_is_short(self, short: bool, put_off: bool) -> None:
+        """Little is remembered from now on, or much again; sessions that wait for their clients are put off."""
+        server = self.server
+        assert server is not None
+        self.loop.call_soon(server.mixers.save, short)
+        if put_off:
+            self.loop.call_soon(server.data.put_off_stalled, 0.0, "memory is short")
+        self.loop.run_for(1.0)
+
     @rule(seconds=st.sampled_from([0.001, 0.7, 7.0, KEEPALIVE + 1, 400.0]))
     def time_passes(self, seconds: float) -> None:
         """Nobody reads: a trainer computes, writes a checkpoint, or is stopped."""
@@ -345,6 +356,7 @@ class Histories(RuleBasedStateMachine):
                 assert together == order[at.taken : at.taken + batch]
 
 
+@pytest.mark.timeout(900)  # on a machine that others use as well
 def test_whatever_happens_every_rank_gets_its_steps_once_and_nothing_is_left() -> None:
     run_state_machine_as_test(
         Histories,

@@ -75,6 +75,21 @@ def test_a_segment_is_the_same_whatever_was_asked_for_before(
         assert pool.segment_rows(*key).tolist() == expected[key]
 
 
+@given(datasets, plans(), st.integers(0, 99), st.lists(st.tuples(st.integers(0, 1000), st.booleans()), max_size=8))
+def test_a_pool_that_saves_memory_gives_the_same_segments_and_remembers_nothing(
+    shards: list[list[int]], plan: PlanConstants, seed: int, asked: list[tuple[int, bool]]
+) -> None:
+    reference, pool = make(shards, plan, seed), make(shards, plan, seed)
+    expected = {(e, g): reference.segment_rows(e, g).tolist() for e in range(2) for g in range(reference.segments(0))}
+    for at, saving in asked:
+        epoch, segment = sorted(expected)[at % len(expected)]
+        pool.save(saving)
+        assert pool.segment_units(epoch, segment) == len(expected[epoch, segment])
+        assert pool.segment_rows(epoch, segment).tolist() == expected[epoch, segment]
+        if saving:
+            assert pool.nbytes == 0
+
+
 @given(datasets, plans(), st.integers(1, 400))
 def test_a_repeated_source_gives_each_row_floor_or_ceil_of_its_quota(
     shards: list[list[int]], plan: PlanConstants, epoch_rows: int

@@ -20,6 +20,7 @@ from penstock_service.admin.explain_command import explain
 from penstock_service.admin.flags import with_flags
 from penstock_service.admin.job_commands import show_jobs
 from penstock_service.admin.logs import set_up_logs
+from penstock_service.admin.memory_command import show_memory
 from penstock_service.admin.remote import RemoteError, Server
 from penstock_service.admin.run_commands import add_run_commands
 from penstock_service.admin.store_commands import show_store, warm
@@ -73,6 +74,7 @@ def make_cli(serve: Callable[[Settings], int]) -> typer.Typer:
     cli.command("warm")(warm)
     cli.command("top")(top)
     cli.command("doctor")(doctor)
+    cli.command("memory")(show_memory)
     cli.command("workers")(show_workers)
     cli.add_typer(_config(), name="config")
     cli.command("version")(_version)

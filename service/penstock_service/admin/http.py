@@ -28,6 +28,7 @@ from penstock_service.admin.explaining import Explanation, Question
 from penstock_service.admin.failures import add_failures
 from penstock_service.admin.hosts import HostGuard
 from penstock_service.admin.job_answers import Jobs
+from penstock_service.admin.memory_answers import Memory
 from penstock_service.admin.metrics import make_registry
 from penstock_service.admin.operations import Operations
 from penstock_service.admin.runs import PROBLEMS, add_runs
@@ -174,6 +175,11 @@ def _add_status(http: FastAPI, operations: Operations) -> None:
     async def list_jobs() -> Jobs:
         """Every job: its streams and their ranks, those that are missing too."""
         return Jobs.of(operations.jobs())
+
+    @http.get("/api/v1/memory", tags=["status"])
+    async def get_memory() -> Memory:
+        """Who holds how much memory, and what is given up to stay below the limit."""
+        return Memory.of(operations.memory())
 
     @http.get("/api/v1/info", tags=["status"])
     async def get_information() -> Information:

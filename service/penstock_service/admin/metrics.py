@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from penstock_proto.v1 import codes
 from penstock_service.admin.memory import held_bytes
 from penstock_service.admin.operations import Operations
+from penstock_service.core.budget import Rung
 from penstock_service.core.status import Numbers
 
 # Series that must be there, at 0, before anything happened: a rate over a series that appears late misses its start.
@@ -43,6 +44,7 @@ class ServerCollector(Collector):
         yield from _making(numbers)
         yield from _mixed(numbers)
         yield from _bounds(numbers)
+        yield from _memory(numbers)
         yield from _failures(numbers)
         yield _gauge("penstock_ready", "1 while every readiness check passes.", all(self._operations.checks().values()))
         yield _gauge("penstock_event_loop_lag_seconds", "Worst of the last ten seconds.", numbers.loop_lag_seconds)
@@ -117,6 +119,20 @@ def _bounds(numbers: Numbers) -> Iterator[Metric]:
     yield _gauges("penstock_bound_bytes", "Bytes inside each bound.", "bound", used)
     yield _gauges("penstock_bound_limit_bytes", "The limit of each bound.", "bound", limit)
     yield _counters("penstock_bound_wait_seconds", "Seconds that others waited to enter.", "bound", waited)
+
+
+def _memory(numbers: Numbers) -> Iterator[Metric]:
+    memory = numbers.memory
+    yield _gauges(
+        "penstock_memory_held_bytes",
+        "Memory by who holds it.",
+        "stage",
+        {str(stage): size for stage, size in memory.stages().items()},
+    )
+    yield _gauge("penstock_memory_measured_bytes", "What counts against the limit.", memory.measured)
+    yield _gauge("penstock_memory_limit_bytes", "The memory limit.", memory.limit)
+    rungs = {rung.words: rung.words == memory.rung for rung in Rung}
+    yield _gauges("penstock_memory_rung", "1 for what is given up for memory now.", "rung", rungs)
 
 
 def _failures(numbers: Numbers) -> Iterator[Metric]:

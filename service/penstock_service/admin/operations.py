@@ -12,6 +12,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.holding import MemoryStatus
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus, WorkersStatus
@@ -99,6 +100,9 @@ class Operations(Protocol):
 
     def jobs(self) -> tuple[JobStatus, ...]:
         """Jobs that have a session, and their ranks, those that are not there too."""
+
+    def memory(self) -> MemoryStatus:
+        """Who holds how much, against the limit."""
 
     def workers(self) -> WorkersStatus:
         """Workers and look-ahead as they are, and why."""

@@ -57,6 +57,9 @@ class Server:
     def jobs(self) -> list[dict[str, Any]]:
         return list(self._ask("GET", "/api/v1/jobs")["jobs"])
 
+    def memory(self) -> dict[str, Any]:
+        return self._ask("GET", "/api/v1/memory")
+
     def workers(self) -> dict[str, Any]:
         return self._ask("GET", "/api/v1/workers")
 

@@ -5,6 +5,7 @@ from collections import Counter, OrderedDict
 from typing import Any, Final
 
 from penstock_service.core.channel import Counters
+from penstock_service.core.holding import Holding
 from penstock_service.core.quality import Quality
 from penstock_service.core.segment import ChunkSource
 from penstock_service.core.status import StreamStatus
@@ -27,13 +28,28 @@ class Mixers:
         self._streams: dict[Key, Stream] = {}  # of those mixers
         self._looked_at: OrderedDict[Key, Mixer] = OrderedDict()
         self._readers: Counter[Key] = Counter()
+        self._saving = False
+
+    def save(self, on: bool) -> None:
+        """Whether memory is short: nothing is built ahead then, and as little as can be remembered."""
+        if on != self._saving:
+            self._saving = on
+            for mixer in self._mixers.values():
+                mixer.save(on)
+        if on:
+            self._looked_at.clear()
+
+    def reads(self, stream: Stream) -> bool:
+        """Does somebody read this order now?"""
+        return stream.key in self._readers
 
     async def take(self, stream: Stream) -> Mixer:
         """The mixer of this order, for one more reader."""
         key = stream.key
         if key not in self._mixers:
             made = await asyncio.to_thread(self._made, stream)
-            self._mixers.setdefault(key, made)
+            made = self._mixers.setdefault(key, made)
+            made.save(self._saving)
             self._streams[key] = stream
         self._mixers.move_to_end(key)
         self._readers[key] += 1
@@ -99,6 +115,14 @@ class Mixers:
             if quality is not None:
                 found["+".join(source.label for source in self._streams[key].sources)] = quality
         return found
+
+    def holdings(self) -> list[Holding]:
+        found = []
+        for key, mixer in self._mixers.items():
+            names = "+".join(source.reference for source in self._streams[key].sources)
+            found += [Holding("pools", mixer.pool_bytes, names), Holding("segments", mixer.segment_bytes, names)]
+        looked_at = sum(mixer.nbytes for mixer in self._looked_at.values())
+        return [*found, Holding("pools", looked_at)]
 
     @property
     def nbytes(self) -> int:

@@ -15,6 +15,7 @@ from penstock_service.admin.operations import ServerInformation
 from penstock_service.app.badrows import BadRows
 from penstock_service.app.discovery import Discoverer
 from penstock_service.app.explaining import Explaining
+from penstock_service.app.guard import MemoryGuard
 from penstock_service.app.lag import LagProbe
 from penstock_service.app.library import Library
 from penstock_service.app.mixers import Mixers
@@ -32,6 +33,7 @@ from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.declaration import Declaration
 from penstock_service.core.difference import Difference
 from penstock_service.core.discovery import Discovery
+from penstock_service.core.holding import MemoryStatus
 from penstock_service.core.job import JobStatus
 from penstock_service.core.run import Began, RunStatus
 from penstock_service.core.status import Numbers, PlaceStatus, SessionStatus, StreamStatus, WorkersStatus
@@ -67,6 +69,7 @@ class ServerOperations:
         lag: LagProbe,
         bad_rows: BadRows,
         watch: RankWatch,
+        guard: MemoryGuard,
         tuner: Tuner,
         warming: Warming,
         checks: Callable[[], dict[str, bool]],
@@ -85,6 +88,7 @@ class ServerOperations:
         self._lag = lag
         self._bad_rows = bad_rows
         self._watch = watch
+        self._guard = guard
         self._tuner = tuner
         self._warming = warming
         self._checks = checks
@@ -150,6 +154,9 @@ class ServerOperations:
     def streams(self) -> list[StreamStatus]:
         return self._mixers.streams()
 
+    def memory(self) -> MemoryStatus:
+        return self._guard.status()
+
     def jobs(self) -> tuple[JobStatus, ...]:
         return self._watch.jobs()
 
@@ -200,6 +207,7 @@ class ServerOperations:
             tuned=dict(self._tuner.decided),
             loop_lag_seconds=self._lag.worst,
             mixed=self._mixers.mixed(),
+            memory=self._guard.status(),
         )
 
     def info(self) -> ServerInformation:

@@ -12,8 +12,11 @@ from typing import Final
 
 from penstock_proto.v1 import data_pb2
 from penstock_service.admin.http import make_http
+from penstock_service.app import memory_report
 from penstock_service.app.badrows import BadRows
 from penstock_service.app.discovery import Discoverer
+from penstock_service.app.guard import EXIT_CODE as MEMORY_EXIT_CODE
+from penstock_service.app.guard import guarding
 from penstock_service.app.indexing import Indexing
 from penstock_service.app.journal import Journals, Passing
 from penstock_service.app.lag import LagProbe
@@ -26,7 +29,7 @@ from penstock_service.app.runs import Runs
 from penstock_service.app.seeds import Seeds
 from penstock_service.app.strict import EXIT_CODE, Strict
 from penstock_service.app.subscriptions import Subscriptions
-from penstock_service.app.tuner import Tuner, memory_held, tuning_for
+from penstock_service.app.tuner import Tuner, tuning_for
 from penstock_service.app.warming import Warming
 from penstock_service.app.watch import RankWatch
 from penstock_service.app.web import WebServer
@@ -76,10 +79,14 @@ class Server:
         self._stack = contextlib.AsyncExitStack()
         self._strict = Strict(self._failed) if settings.strict else None
         self.ending = asyncio.Event()
+        self.ending_why = "it was asked to stop"
         self.exit_code = 0
 
     def _failed(self) -> None:
-        self.exit_code = EXIT_CODE
+        self._end(EXIT_CODE, "a bad row ends the server (--strict)")
+
+    def _end(self, code: int, why: str) -> None:
+        self.exit_code, self.ending_why = code, why
         self.ending.set()
 
     @property
@@ -125,7 +132,7 @@ class Server:
             breaker=Limits(settings.breaker_failures, settings.breaker_pause),
             policy=settings.store_policy,
         )
-        self._tuner = Tuner(tuning, self._chunks, settings.worker_kind, memory_held(settings.memory))
+        self._tuner = Tuner(tuning, self._chunks, settings.worker_kind, lambda: self._guard.share)
         self._data = DataService(
             self._subscribe,
             BundleLimits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
@@ -133,6 +140,7 @@ class Server:
             settings.max_sessions,
             self._version,
             self._strict.told if self._strict is not None else None,
+            lambda request: self._guard.room(request),
         )
         self._watch = RankWatch(self._data.sessions, settings.missing_after, settings.lagging_after)
         self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules)
@@ -147,6 +155,10 @@ class Server:
         self._mixers = Mixers(self._chunks, self._counters)
         self._runs = Runs(journals, self._mixers, self._passing)
         self._stack.push_async_callback(self._runs.stop)
+        parts = (self._chunks, self._mixers, self._data)
+        most = max(tuning.read_ahead, tuning.limits.most_read_ahead)
+        self._guard = await guarding(settings, most, parts, partial(self._end, MEMORY_EXIT_CODE))
+        self._stack.push_async_callback(self._guard.stop)
         defaults = PoolDefaults(settings.pool_rows, settings.pool_bytes, settings.refill_below)
         self._subscriptions = Subscriptions(
             self._library.lookup,
@@ -160,7 +172,9 @@ class Server:
             self._counters,
             self._bad_rows,
             self._warming.opened,
+            self._guard.room_for,
         )
+        self._guard.start()
 
         # Worker processes, if any, begin before gRPC does: nothing may fork a process that speaks gRPC.
         self._stack.push_async_callback(self._chunks.stop)
@@ -206,6 +220,8 @@ class Server:
             left = len(self._data.sessions())
             _log.warning("%d sessions did not end in time for the grace of %g s: they are cut", left, grace)
             self._data.cut()
+        if self.exit_code == 0:
+            await asyncio.to_thread(memory_report.spend, self._settings.state_dir)
 
     async def stop(self) -> None:
         await self._stack.aclose()
@@ -231,6 +247,7 @@ class Server:
             self._lag,
             self._bad_rows,
             self._watch,
+            self._guard,
             self._tuner,
             self._warming,
             lambda: dict(self._up),
@@ -264,7 +281,7 @@ async def serve(settings: Settings, passing: Passing = lambda point: None) -> in
             print(f"penstock ready grpc={server.addresses.grpc} http={server.addresses.http}", flush=True)
             await waiting
             _log.info("draining")
-            await server.drain("a bad row ends the server (--strict)" if server.exit_code else "it was asked to stop")
+            await server.drain(server.ending_why)
     finally:
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)

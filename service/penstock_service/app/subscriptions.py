@@ -53,12 +53,15 @@ class Subscriptions:
         counters: Counters,
         bad_rows: BadRows,
         opened: Callable[[DatasetVersion], str] = lambda dataset: "",
+        room_for: Callable[[Stream], object] = lambda stream: None,
     ) -> None:
         """`step_bytes`: the most that one step of one rank may have; `python_modules`: those that streams may run;
-        `opened` is told what is read, and says what its user should know of it.
+        `opened` is told what is read, and says what its user should know of it; `room_for` raises ResourceExhausted
+        where memory is too short for a stream that nobody reads yet.
         """
         self._opened = opened
         self._step_bytes = step_bytes
+        self._room_for = room_for
         self._asking = Asking(lookup, seeds, python_modules)
         self._agreement = Agreement()
         self._chunks = chunks
@@ -90,6 +93,8 @@ class Subscriptions:
         notes.extend(await asyncio.to_thread(shared_files, stream.sources))
         notes.extend(stream.readings())
         self._check_step(view, stream)
+        if not request.reopened and not looking:
+            self._room_for(stream)
         at = begin(request, stream, view, cursor, notes)
         schema = delivered(stream.sources[0].schema, list(request.view.columns), request.view.text)
         policy = Policy(on_error, await asyncio.to_thread(parse_placeholder, request.view.placeholder, schema))

@@ -9,7 +9,6 @@ from typing import Final
 
 import psutil
 
-from penstock_service.admin.memory import held_bytes
 from penstock_service.chunks.chunks import Chunks
 from penstock_service.chunks.numbers import ChunkNumbers
 from penstock_service.config import MOST_WORKERS, GiB, MiB, Settings
@@ -125,10 +124,6 @@ def tuning_for(settings: Settings) -> Tuning:
         cpus if pinned == "auto" else pinned,
         _FIRST_READ_AHEAD if pinned_ahead == "auto" else pinned_ahead,
     )
-
-
-def memory_held(limit: int) -> Callable[[], float]:
-    return lambda: sum(held_bytes().values()) / limit
 
 
 def _measured(before: float, then: ChunkNumbers, now: float, numbers: ChunkNumbers, memory: float) -> Measured:

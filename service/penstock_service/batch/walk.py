@@ -139,17 +139,19 @@ class Walk:
 
     async def ends(self) -> bool:
         """Does no step of this epoch follow? Steps that are skipped next are passed over to find out."""
+        segments = self._segments.segments(self.epoch)
+        least = self.view.global_batch if self.view.last == "drop" else 1  # units that make a step
         try:
             passed = await self.pass_over(None)
-            while passed and self.left() == 0 and self._next_segment < self._segments.segments(self.epoch):
-                if await self._count(self._next_segment) != 0:
+            left, number = self.left(), self._next_segment
+            while passed and left < least and number < segments:
+                units = await self._count(number)
+                if units is None:
                     return False
-                self._next_segment += 1  # the last segments of an epoch may be empty
+                left, number = left + units, number + 1
         except ServiceError:
             return False  # raised again when the next step is asked for; the steps before it are good
-        left = self.left()
-        last = self._next_segment >= self._segments.segments(self.epoch)
-        return last and (left == 0 or (left < self.view.global_batch and self.view.last == "drop"))
+        return number >= segments and left < least
 
     def spans(self, units: int) -> tuple[Span, ...]:
         spans, before = [], self.taken

@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from penstock_service.chunks.agenda import SpareWant
 from penstock_service.chunks.ahead import Plan
 from penstock_service.chunks.executor import Executor
+from penstock_service.chunks.holdings import holdings
 from penstock_service.chunks.keys import Owner, VersionKeys, owner_of
 from penstock_service.chunks.lease import Hold, Lease
 from penstock_service.chunks.numbers import ChunkNumbers, chunk_numbers, store_status
@@ -28,6 +29,7 @@ from penstock_service.core.channel import Bound, Counters
 from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import Unavailable
+from penstock_service.core.holding import Holding
 from penstock_service.core.retry import Retry
 from penstock_service.core.status import PlaceStatus
 from penstock_service.core.store import Policy, StoreStatus
@@ -67,6 +69,8 @@ class Chunks:
             *(store, executor, read_ahead, self.counters, self._remembered, self._usage),
             *(self._versions, retry, draw, breaker),
         )
+        self.ahead_wanted = read_ahead.limit
+        self._ahead_cap: int | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._files: ThreadPoolExecutor | None = None
@@ -120,7 +124,8 @@ class Chunks:
 
     def look_ahead(self, limit: int) -> None:
         """At most so many bytes of chunks are made ahead of demand from now on."""
-        self._production.agenda.bound.limit = limit
+        self.ahead_wanted = limit
+        self._production.agenda.bound.limit = limit if self._ahead_cap is None else min(limit, self._ahead_cap)
 
     # -- asking --------------------------------------------------------------------------------------------------
 
@@ -258,6 +263,25 @@ class Chunks:
 
     def status(self) -> StoreStatus:
         return store_status(self._store, self._usage, self._production.ahead)
+
+    # -- memory --------------------------------------------------------------------------------------------------
+
+    def processes(self) -> list[int]:
+        """Ids of worker processes."""
+        return self._executor.processes()
+
+    def cap_look_ahead(self, size: int) -> None:
+        """Whatever `look_ahead` says, no more than so many bytes from now on; one chunk always may."""
+        self._ahead_cap = size
+        self.look_ahead(self.ahead_wanted)
+
+    def shed(self, size: int) -> None:
+        """Let go of `size` bytes of chunks in memory that nobody leases. They are made again when they are wanted."""
+        self._rack.shed_memory(size)
+
+    def holdings(self) -> list[Holding]:
+        making = self._production.making()
+        return holdings(making, self._rack, self._versions, self._remembered, bool(self.processes()))
 
     # -- finding -------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,9 @@ class Executor(Protocol):
     def restarted(self) -> int:
         """Workers that died and were replaced."""
 
+    def processes(self) -> list[int]:
+        """Ids of worker processes that run now; none where workers are threads."""
+
     def start(self, make: Make) -> None: ...
 
     def submit(self, job: Job) -> None:
@@ -84,6 +87,9 @@ class ThreadExecutor:
     @property
     def workers(self) -> int:
         return self._workers
+
+    def processes(self) -> list[int]:
+        return []
 
     def start(self, make: Make) -> None:
         with self._changing:

@@ -27,6 +27,9 @@ class MixedExecutor:
     def restarted(self) -> int:
         return self._processes.restarted
 
+    def processes(self) -> list[int]:
+        return self._processes.processes()
+
     def start(self, make: Make) -> None:
         self._make = make
         self._threads.start(make)

@@ -130,6 +130,10 @@ class Production:
             self.agenda.drop_spares(gone)
         self._dispatch()
 
+    def making(self) -> list[tuple[UnitJob, int]]:
+        """What workers were given, and the bytes that are reserved for it."""
+        return [(job, job.unit.amount) for job in self._jobs]
+
     # -- inside --------------------------------------------------------------------------------------------------
 
     def _demand(self, version: VersionKeys, chunk: int, key: str, waiter: Waiter) -> None:

@@ -84,6 +84,24 @@ class Rack:
                 self.memory.remove(entry)
                 self._close(entry)
 
+    def shed_memory(self, size: int) -> None:
+        """Let go of `size` bytes of what lies in memory and nobody leases, or of as much as there is."""
+        with self._lock:
+            for entry in [e for e in self.memory.entries.values() if not e.pins]:
+                if size <= 0:
+                    return
+                size -= entry.size
+                self.memory.remove(entry)
+                self._close(entry)
+
+    def in_memory(self) -> dict[Owner | None, int]:
+        """Bytes of what lies in memory."""
+        found: dict[Owner | None, int] = {}
+        with self._lock:
+            for entry in self.memory.entries.values():
+                found[entry.owner] = found.get(entry.owner, 0) + entry.size
+        return found
+
     def unclaimed(self, size: int, owner: Owner) -> list[tuple[Owner, Keys]]:
         """Versions in use to be asked which chunks are theirs, before something is evicted to make room."""
         with self._lock:

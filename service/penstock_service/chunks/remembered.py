@@ -1,10 +1,14 @@
 """What is remembered of chunks after their bytes are gone, so that one made again is known to be the same."""
 
 from collections.abc import Callable
+from typing import Final
 
 from penstock_service.chunks.shelf import Entry
 from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.errors import OrderChanged
+
+_INFO_BYTES: Final = 500  # key, info and its numbers
+_ERROR_BYTES: Final = 200
 
 
 class Remembered:
@@ -14,6 +18,7 @@ class Remembered:
         self._limit = limit
         self._changed = changed
         self._infos: dict[str, ChunkInfo] = {}
+        self.nbytes = 0  # about
 
     def get(self, key: str) -> ChunkInfo | None:
         return self._infos.get(key)
@@ -23,10 +28,12 @@ class Remembered:
         now = entry.info
         if now is None:
             raise ValueError(f"{entry.key} is not open")
+        if entry.key not in self._infos:
+            self.nbytes += _size(now)
         before = self._infos.pop(entry.key, now)
         self._infos[entry.key] = before
         if len(self._infos) > self._limit:
-            del self._infos[next(iter(self._infos))]
+            self.nbytes -= _size(self._infos.pop(next(iter(self._infos))))
         if before == now:
             return now
         self._changed(entry.key)
@@ -35,6 +42,12 @@ class Remembered:
             " place, or a transform gives another result each time (clock, randomness): the order that was promised"
             " cannot be kept"
         )
+
+
+def _size(info: ChunkInfo) -> int:
+    """About how many bytes of memory it takes."""
+    errors = sum(_ERROR_BYTES + len(error.where) + len(error.reason) for error in info.errors)
+    return _INFO_BYTES + len(info.dropped) + errors
 
 
 def _words(info: ChunkInfo) -> str:

@@ -92,7 +92,7 @@ class Settings(BaseSettings):
     memory: Size = Field(
         default_factory=lambda: default_memory(container_memory()),
         ge=64 * MiB,
-        description="memory of the server: a step may take a quarter; default: 5GB, or the container's limit if less",
+        description="memory of server and workers; default: 5GB, or nine tenths of the container's limit if less",
     )
     workers: Workers = Field(
         default="auto", description="prefetch workers: a number, or auto: from one per CPU, by what is measured"
@@ -169,6 +169,11 @@ class Settings(BaseSettings):
     )
     lagging_after: float = Field(
         default=30.0, gt=0, description="seconds behind the front rank from which a rank is said to lag"
+    )
+    stalled_after: float = Field(
+        default=60.0,
+        gt=0,
+        description="seconds after which a session whose trainer takes nothing may be put off, if memory is short",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe log line shown"

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from penstock_service.core.channel import Bound
+from penstock_service.core.holding import MemoryStatus
 from penstock_service.core.quality import Quality
 
 SessionState = Literal["filling", "sending", "waiting for credit", "waiting for rows", "ending"]
@@ -143,3 +144,4 @@ class Numbers:
     tuned: dict[str, int] = field(default_factory=dict)  # decisions, by what
     loop_lag_seconds: float = 0.0  # worst of the last ten seconds
     mixed: dict[str, Quality] = field(default_factory=dict)  # by stream: of its last finished epoch
+    memory: MemoryStatus = field(default_factory=MemoryStatus)

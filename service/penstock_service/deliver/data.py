@@ -17,6 +17,7 @@ from penstock_proto.v1.credit import Ledger
 from penstock_service.core.bodies import Bodies
 from penstock_service.core.errors import Internal, InvalidRequest, ProtocolMismatch, ResourceExhausted, ServiceError
 from penstock_service.core.feed import Opening
+from penstock_service.core.holding import Holding
 from penstock_service.core.status import SessionStatus
 from penstock_service.deliver import messages
 from penstock_service.deliver.fences import Comer, Fences, Key, taken_over
@@ -43,12 +44,14 @@ class DataService:
         max_sessions: int,
         server: str,
         told: Callable[[ServiceError], object] | None = None,
+        room: Callable[[pb.Open], object] = lambda request: None,
     ) -> None:
-        """`told` hears of every error that a client was sent."""
+        """`told` hears of every error that a client was sent; `room` raises ResourceExhausted where there is none."""
         self.totals = Totals()
         self.bodies = Bodies()
         self._subscribe = subscribe
         self._told = told
+        self._room = room
         self._limits = limits
         self._transports = transports
         self._max_sessions = max_sessions
@@ -65,6 +68,19 @@ class DataService:
     def datasets_in_use(self) -> set[str]:
         """NAME@VERSION of every dataset a session reads."""
         return {name for s in self._sessions.values() for name in s.status().datasets}
+
+    def holdings(self) -> list[Holding]:
+        return [holding for session in self._sessions.values() for holding in session.holdings()]
+
+    def save(self, on: bool) -> None:
+        """Whether memory is short: sessions that begin get the smallest slots."""
+        self._transports.saving = on
+
+    def put_off_stalled(self, seconds: float, reason: str) -> list[str]:
+        """End sessions whose trainer has taken nothing for so long; they come again. Which those were."""
+        now = time.monotonic()
+        stalled = [session for session in self._sessions.values() if session.stalled_for(now) >= seconds]
+        return [session.who.session for session in stalled if session.put_off(reason)]
 
     def drain(self, reason: str) -> None:
         """No session begins from now on; those there are finish the bundle in hand."""
@@ -125,6 +141,7 @@ class DataService:
             raise ResourceExhausted(
                 f"this server has {self._max_sessions} sessions, its limit (--max-sessions); close one, or raise it"
             )
+        self._room(request)
         self._opening += 1
         try:
             opening = await self._open(request, context)

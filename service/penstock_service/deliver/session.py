@@ -17,6 +17,7 @@ from penstock_proto.v1.credit import Ledger
 from penstock_service.core.bodies import Bodies
 from penstock_service.core.errors import ServiceError
 from penstock_service.core.feed import Bundle, EpochEnd, Opening
+from penstock_service.core.holding import Holding
 from penstock_service.core.status import SessionState, SessionStatus
 from penstock_service.deliver import messages
 from penstock_service.deliver.slots import Slot, Slots
@@ -95,6 +96,7 @@ class Session:
         self._slots = slots
         self._proof = asyncio.Event()
         self._making_into: Slot | None = None
+        self._making_bytes = self._made_bytes = 0  # of the bundle in the making and of the one made, not in a slot
         self._target = target_rows_per_s
         self._opening = opening
         self._feed = opening.feed
@@ -115,7 +117,7 @@ class Session:
         self._epoch_ends: deque[int] = deque()  # steps sent before each end of an epoch that the user has not reached
         self._epoch, self._step = opening.cursor.epoch, opening.cursor.step
         self._taken = self._epoch, self._step  # where the trainer is, as it last said
-        self._moved = self._began
+        self._moved = self._client_moved = self._began
         self._sent_rows = self._sent_bytes = self._sent_steps = 0
 
     # -- events -------------------------------------------------------------------------------------------------
@@ -124,6 +126,7 @@ class Session:
         if self._slots is not None:
             self._slots.give_back(slots)
         self._ledger.grant(steps, size)
+        self._client_moved = time.monotonic()
         self._done_steps += steps
         self._credit_came.set()
 
@@ -147,6 +150,23 @@ class Session:
         stopped, with its network buffers full) learns it when it comes back."""
         self._end_with(messages.error(problem))
         asyncio.get_running_loop().call_later(END_WITHIN, self.must_go.set)
+
+    def put_off(self, reason: str) -> bool:
+        """Have the client come again when its trainer goes on; False: the session is ending already."""
+        if self._last_word is not None:
+            return False
+        self.drain(reason)
+        asyncio.get_running_loop().call_later(END_WITHIN, self.must_go.set)
+        return True
+
+    def stalled_for(self, now: float) -> float:
+        """Seconds that the client has taken nothing and given nothing back, though rows are there for it."""
+        return now - self._client_moved if self._state in ("waiting for credit", "sending") else 0.0
+
+    def holdings(self) -> list[Holding]:
+        named, session = "+".join(self._opening.datasets), self.who.session
+        bundles = Holding("bundles", self._making_bytes + self._made_bytes, named, session)
+        return [bundles, *([Holding("slots", self._slots.nbytes, named, session)] if self._slots is not None else [])]
 
     def started(self, start: str) -> None:
         """The trainer, which had only looked, takes its first step. Raises a ServiceError if it may not."""
@@ -179,17 +199,20 @@ class Session:
                 made = await self._wait_for(making)
                 if made is None:
                     break
-                making, slot = None, self._take_slot()
+                making, slot, self._making_bytes = None, self._take_slot(), 0
                 if isinstance(made, EpochEnd):
                     self._epoch_ends.append(self._sent_steps)
                     await self._write(messages.epoch_end(made))
                     continue
+                self._made_bytes = 0 if slot is not None else made.body.size
                 if not await self._credit_for(partial(self._ledger.allows, made.body.size)):
                     break
                 self._ledger.spend(made.steps, made.body.size)
                 if self._may_make():
                     making = self._make()
                 await self._send(made, slot)
+                del made
+                self._made_bytes = 0
             await self._tell_news()
             if self._last_word is not None:
                 await self._write(self._last_word)
@@ -239,6 +262,7 @@ class Session:
         memory = slot.memory if slot is not None else self._bodies
         most = self._slots.bundle_bytes if slot is not None and self._slots else self._limits.bundle_bytes
         size = max(1, min(most, self._ledger.bytes))
+        self._making_bytes = 0 if slot is not None else size
         return asyncio.get_running_loop().create_task(self._feed.next(steps, size, self._progress, memory))
 
     def _progress(self, rows: int, of: int, stage: str) -> None:
@@ -301,6 +325,7 @@ class Session:
     def _count(self, bundle: Bundle, slot: int | None, seconds: float) -> None:
         self._epoch, self._step = bundle.epoch, bundle.first_step + bundle.steps
         self._sent_steps += bundle.steps
+        self._client_moved = time.monotonic()
         self._sent_rows += bundle.all_rows
         self._sent_bytes += bundle.body.size
         totals = self._totals

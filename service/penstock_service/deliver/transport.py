@@ -24,6 +24,7 @@ class Transports:
     def __init__(self, shared_memory: bool, bundle_bytes: int) -> None:
         self._shared_memory = shared_memory
         self._bundle_bytes = bundle_bytes
+        self.saving = False  # memory is short: slots are no larger than they must be
         self._own = {address.address.partition("%")[0] for each in psutil.net_if_addrs().values() for address in each}
 
     def offer(self, asked: Sequence[str], peer: str, window_bytes: int, step_bytes: float) -> Offer:
@@ -38,6 +39,8 @@ class Transports:
         if not self.is_here(peer):
             return Offer(None, f"the client is on another host ({peer})")
         bundle = min(_LARGER * self._bundle_bytes, max(self._bundle_bytes, window_bytes // 4))
+        if self.saving:
+            bundle = self._bundle_bytes
         try:
             slots = Slots(window_bytes, int(max(bundle, step_bytes) * SLACK))
         except NoSlots as no:

@@ -24,7 +24,9 @@ _GROUP: Final = 16  # chunks asked for between two reports of progress
 _SMALL: Final = 1 << 16  # units of a segment
 _SOURCES_NAMED: Final = 8  # in a log line, and of each of them
 _SHARDS_NAMED: Final = 3
-_REMEMBERED: Final = 4  # segments kept for sessions that come a little later
+_REMEMBERED: Final = 4  # segments kept for sessions that come a little later,
+_SMALL_REMEMBERED: Final = 64  # or so many,
+_SMALL_BYTES: Final = 16 << 20  # where they are small: jobs that share a stream are many of those apart
 _COUNTED: Final = 1 << 16  # segments whose number of units is kept
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class Mixer:
         self._units: OrderedDict[tuple[int, int], int] = OrderedDict()  # of segments, before any filter
         self._may_drop = any(source.chain is not None and source.chain.may_drop for source in sources)
         self._resting = False
+        self._saving = False
         self._asked: Counter[tuple[int, int]] = Counter()  # who waits now
         self._watchers: dict[tuple[int, int], list[Progress]] = {}
 
@@ -134,7 +137,7 @@ class Mixer:
 
         One segment, and another where segments are small: a bundle may take more than one of them.
         """
-        if not self._ahead:
+        if not self._ahead or self._saving:
             return
         following = self._after(epoch, number)
         self._start(following)
@@ -147,8 +150,24 @@ class Mixer:
     @property
     def nbytes(self) -> int:
         """Bytes of what is remembered: rows that wait in the pool, and segments."""
+        return self.pool_bytes + self.segment_bytes
+
+    @property
+    def pool_bytes(self) -> int:
+        return self._order.nbytes
+
+    @property
+    def segment_bytes(self) -> int:
         done = [t.result() for t in self._segments.values() if t.done() and not t.cancelled() and not t.exception()]
-        return self._order.nbytes + sum(segment.nbytes for segment in done)
+        return sum(segment.nbytes for segment in done)
+
+    def save(self, on: bool) -> None:
+        """Whether memory is short: no segment ahead then, none kept but the last, and no rows that wait."""
+        self._saving = on
+        self._order.save(on)
+        if on:
+            asyncio.get_running_loop().run_in_executor(None, self._order.forget)  # it may have to wait for a plan
+            self._drop_done(1)
 
     def rest(self) -> None:
         """Nobody reads now: forget what can be made again, also what is being made."""
@@ -171,10 +190,20 @@ class Mixer:
             task.add_done_callback(lambda t: self._ended(key, t))
             self._segments[key] = task
         self._segments.move_to_end(key)
-        done = [old for old, made in self._segments.items() if made.done() and old != key]
-        for old in done[: max(0, len(self._segments) - _REMEMBERED)]:
-            del self._segments[old]
+        self._drop_done(1 if self._saving else _REMEMBERED)
         return task
+
+    def _drop_done(self, most: int) -> None:
+        """Forget segments beyond the latest `most`, and a few small ones more. Who holds one keeps it."""
+        kept = size = 0
+        for key, made in reversed(list(self._segments.items())):
+            kept += 1
+            if not made.done() or made.cancelled() or made.exception() is not None:
+                continue
+            size += made.result().nbytes
+            small = kept <= _SMALL_REMEMBERED and size <= _SMALL_BYTES and not made.result().lost
+            if kept > most and (self._saving or not small):
+                del self._segments[key]
 
     def _ended(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
         """A failure goes to those who wait now; it is not remembered. Nor is one in part, if nobody waits."""

@@ -72,6 +72,10 @@ class Order(Protocol):
         """Drop what is remembered; it can be made again."""
         ...
 
+    def save(self, on: bool) -> None:
+        """Whether nothing is remembered from now on, at the price of hashing each set again for every segment."""
+        ...
+
 
 class MixingPool:
     """The order made by mixing. May be asked from several threads; one at a time computes."""
@@ -92,6 +96,7 @@ class MixingPool:
         self._waiting: dict[tuple[int, int, int], _Waiting] = {}  # by (epoch, set, cycles waited)
         self._counted: tuple[int, int, list[_Waiting]] | None = None  # the segment that was counted last
         self._lock = Lock()
+        self._saving = False
         shape = (plan.pool_rows, plan.drain, plan.cycles)
         self._limits = thresholds(*shape)
         self._first_limits = first_fill_thresholds(*shape) if plan.start == "full" else self._limits
@@ -147,6 +152,9 @@ class MixingPool:
             self._waiting.clear()
             self._counted = None
 
+    def save(self, on: bool) -> None:
+        self._saving = on
+
     def _parts(self, epoch: int, segment: int) -> list[_Waiting]:
         """Rows of each set that leave with `segment`."""
         if self._counted is not None and self._counted[:2] == (epoch, segment):
@@ -167,6 +175,8 @@ class MixingPool:
         if found is None:
             self._admit(epoch, number, from_cycle=segment - number)
             found = self._waiting.pop((epoch, number, segment - number))
+        if self._saving:
+            self._waiting.clear()
         return found
 
     def _admit(self, epoch: int, number: int, from_cycle: int) -> None:
@@ -216,6 +226,9 @@ class InOrder:
     nbytes = 0
 
     def forget(self) -> None:
+        pass
+
+    def save(self, on: bool) -> None:
         pass
 
     def __init__(self, rows: Sequence[int], drain: int, epoch_rows: int | None = None) -> None:
