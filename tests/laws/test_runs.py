@@ -89,9 +89,11 @@ class Server:
         self.journals = Journals(self.folder)
         self.runs = Runs(self.journals, Mixers(self.chunks, Counters()))
 
-    async def open(self, rank: int, world: int, at: Cursor | None = None, branch: bool = False) -> Reader:
+    async def open(
+        self, rank: int, world: int, at: Cursor | None = None, branch: bool = False, job: str = "job"
+    ) -> Reader:
         cursor = at or Cursor(0, 0, 0, 0, BATCH, self.stream.seed, 0)
-        segments = await self.runs.join("job", "train", self.stream, cursor, branch, rank, world)
+        segments = await self.runs.join(job, "train", self.stream, cursor, branch, rank, world)
         view = View(BATCH, rank, world)
         feed = StepFeed(segments, Fetch(segments, self.chunks, SCHEMA, False), view, cursor, Counters())
         segments.reaches, segments.global_batch = feed.reaches, BATCH
@@ -249,9 +251,8 @@ def test_replay_equals_live(stream: Stream, world: int, data: st.DataObject) -> 
 def test_the_step_told_is_the_first_that_can_differ(stream: Stream, data: st.DataObject) -> None:
     async def check(server: Server) -> None:
         undisturbed = await server.open(0, 1)
-        reader = await server.open(
-            0, 1, replace(undisturbed.at, run={"id": "other", "n": 0, "head": "79dade832b506b2a"})
-        )
+        elsewhere = replace(undisturbed.at, run={"id": "other", "n": 0, "head": "79dade832b506b2a"})
+        reader = await server.open(0, 1, elsewhere, job="another")
         await reader.read(data.draw(st.integers(0, 12)))
         sources = len(stream.sources)
         weights = data.draw(st.lists(st.integers(1, 6), min_size=sources, max_size=sources))
@@ -331,6 +332,31 @@ def test_a_chunk_given_up_twice_is_one_entry_and_one_that_a_rank_holds_cannot_be
         assert len(run.journal.entries) == 1
         assert readers[1].segments.news() is not None
         assert readers[1].segments.news() is None
+
+    RUNNER[0].run(check(Server(tmp_path, a_stream())))
+
+
+def test_a_rank_that_was_cut_off_joins_one_that_came_first_meanwhile(tmp_path: Path) -> None:
+    """A server killed while ranks connect: who comes back has a run already, who comes first begins one."""
+
+    async def check(server: Server) -> None:
+        early = await server.open(0, 2)
+        saved = replace(Cursor(0, 0, 0, 0, BATCH, server.stream.seed, 0), run=early.segments.run.journal.carried())
+        server.runs.leave(early.segments)
+        late = await server.open(1, 2)
+        assert late.segments.run.id != saved.run["id"]
+        back = await server.open(0, 2, saved)
+        assert back.segments.run is late.segments.run
+        # Alone, or where its journal says something, it goes on in its own.
+        for reader in (late, back):
+            server.runs.leave(reader.segments)
+        alone = await server.open(0, 1, saved)
+        assert alone.segments.run.id == saved.run["id"]
+        await server.runs.set_mixture(alone.segments.run.id, {"0": 1, "1": 5})
+        server.runs.leave(alone.segments)
+        late = await server.open(1, 2)
+        again = await server.open(0, 2, saved)
+        assert again.segments.run.id == saved.run["id"] != late.segments.run.id
 
     RUNNER[0].run(check(Server(tmp_path, a_stream())))
 

@@ -84,6 +84,11 @@ class Runs:
         known = live.journal if live is not None else await self._known(carried.run)
         if branch:
             return await self._branch(job, name, carried, known, first)
+        if live is None and known is None and not carried.n:
+            # Ranks that were cut off while another one came for the first time: nothing tells their runs apart.
+            live = self._joinable(job, name, None, 0)
+            if live is not None:
+                return live
         journal = reconcile(carried, known, first)
         if live is not None:
             if journal != live.journal:

@@ -113,15 +113,19 @@ class DataService:
             await self._tell(context, problem)
         except asyncio.CancelledError:
             raise
+        except grpc.aio.InternalError as gone:  # what gRPC says of a write whose connection broke meanwhile
+            _log.info("session ended: the client is gone (%s)", gone)
         except Exception:  # noqa: BLE001 - the client must not wait for ever on a bug of ours; the log has all of it
             _log.exception("session ended by a bug")
             await self._tell(context, Internal("the server met a bug; its log has the traceback"))
 
     async def _tell(self, context: Context, problem: ServiceError) -> None:
         self._count(problem)
-        await context.write(messages.error(problem))
-        if self._told is not None:
-            self._told(problem)
+        try:
+            await context.write(messages.error(problem))
+        finally:  # the client may be gone before it has heard of it, or because it has
+            if self._told is not None:
+                self._told(problem)
 
     def _end(self, session: Session, problem: ServiceError) -> None:
         self._count(problem)
