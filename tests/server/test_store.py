@@ -184,7 +184,7 @@ def test_doctor_finds_nothing_wrong_with_a_server_that_is_well(serve: Serve, fol
     told = json.loads(command(server, "doctor", "--json").stdout)["findings"]
     assert [f for f in told if "event loop" not in f["what"]] == []  # which a busy machine makes late
     seen = json.loads(command(server, "top", "--once", "--json").stdout)
-    assert seen["load"]["rows_sent"] == ROWS
+    assert seen["load"]["rows_sent"] >= ROWS  # of the next epoch too, ahead of its reader
 
 
 def test_hits_of_a_later_server_know_what_they_save(serve: Serve, folder: Path) -> None:

@@ -91,9 +91,10 @@ def test_a_step_that_cannot_be_placed_is_given_again(client: penstock.Client, mo
     with monkeypatch.context() as patch:
         patch.setattr(Batch, "to", full)
         for _ in range(2):
-            with pytest.raises(torch.OutOfMemoryError):
-                stream.get_batch()
-    assert stream.state_dict()["cursor"]["step"] == 1
+            with pytest.raises(torch.OutOfMemoryError):  # noqa: PT012 - what was on its way before comes first
+                while True:
+                    first += stream.get_batch().id.tolist()
+    assert stream.state_dict()["cursor"]["step"] * 10 == len(first) <= 20
     rest = [int(i) for b in stream.resume() for i in b.id]
     assert sorted(first + rest) == list(range(1000))
 
