@@ -9,10 +9,11 @@ import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 
+from penstock.ahead import Ahead
 from penstock.cutting import Cutter, Cutting, Step
 from penstock.errors import InvalidRequest, ServerError
 from penstock.identity import Identity, client_name
@@ -24,13 +25,12 @@ from penstock.subscription import Delivery, Order, Share
 from penstock.tally import Tally
 from penstock.tensor_pool import TensorPool
 from penstock.unpacking import CODECS
+from penstock.waiting import Waiting
 from penstock_proto.v1 import PROTOCOL
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
 from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import Skips, skipped_from
-
-_TELL_EVERY: Final = 5.0  # seconds between log lines while waiting for rows
 
 _log = logging.getLogger("penstock")
 
@@ -40,7 +40,6 @@ class Puller:
 
     def __init__(self, link: Link, order: Order, share: Share, delivery: Delivery, who: Identity, clock: Clock) -> None:
         self.clock = clock
-        self.filling: pb.Filling | None = None
         self.opened: pb.Opened | None = None
         self._link = link
         self._order, self._share, self._delivery, self._who = order, share, delivery, who
@@ -55,16 +54,15 @@ class Puller:
         self._pid = os.getpid()
         self._cutter: Cutter | None = None
         self._bundle: Cutting | None = None
-        self._coming: tuple[Received, Cutting] | None = None  # opened before its turn, to bring its first step along
+        self._ahead = Ahead()
         self._window = Window(delivery.prefetch, delivery.prefetch_bytes)
         self._pool = delivery.tensor_pool or TensorPool()
         self._tally = Tally(self._pool)
         clock.received = self._tally.numbers
         self._owed: tuple[int, int] | None = None  # credits of the step that the user still works on
         self._standing = Standing(link, who, clock, delivery.reconnect_timeout)
-        self._told = 0.0  # when the log last said what we wait for
+        self._waiting = Waiting(link, clock, delivery.max_rows_per_s)
         self.closed = False
-        self._due = 0.0  # when the next step may be handed out, where that is paced
         clock.target_rows_per_s = share.target_rows_per_s
 
     # -- position -----------------------------------------------------------------------------------------------
@@ -165,13 +163,12 @@ class Puller:
             if end is not None:
                 return end
         if bundle.cutter.carrier is not None:
-            self._look_ahead(bundle)
+            self._ahead.bring(bundle, self._receiver)
         step = bundle.next()
         self._owed = bundle.credit()
         self.clock.step(self._link.now() - started, bundle.last_rows)
         self.clock.copied = bundle.cutter.copies.bytes
-        if self._delivery.max_rows_per_s is not None:
-            self._pace(bundle.last_rows / self._delivery.max_rows_per_s)
+        self._waiting.pace(bundle.last_rows)
         return step
 
     @property
@@ -252,7 +249,8 @@ class Puller:
             elif isinstance(item, pb.Opened):
                 self._take_opened(item)
             elif isinstance(item, pb.Filling):
-                self._tell_filling(item)
+                if self._waiting.filling(item):
+                    self._standing.getting_on()
             else:
                 self._drop_receiver()
                 self._standing.failed(item)
@@ -260,15 +258,6 @@ class Puller:
             self._drop_receiver()
             raise
         return None
-
-    def _pace(self, seconds: float) -> None:
-        """Hold a step back until the steps before it have had their time."""
-        now = self._link.now()
-        due = max(now, self._due)
-        self._due = due + seconds
-        if due > now:
-            self.clock.paced += due - now
-            self._link.sleep(due - now)
 
     def _receive(self) -> Item:
         if self._receiver is None or self._pid != os.getpid():
@@ -336,42 +325,16 @@ class Puller:
         self._standing.opened()
         self._force = False
 
-    def _tell_filling(self, filling: pb.Filling) -> None:
-        if filling.rows > (self.filling.rows if self.filling is not None else 0):
-            self._standing.getting_on()
-        self.filling = filling
-        now = self._link.now()
-        if now - self._told > _TELL_EVERY:
-            self._told = now
-            _log.info("waiting for the server: %s (%d of %d rows ready)", filling.stage, filling.rows, filling.of)
-
     # -- bundles ------------------------------------------------------------------------------------------------
 
     def _open_bundle(self, item: Received, waited: float) -> None:
         if self._cursor is None or self._cutter is None:
             raise ServerError(f"{self._link.target} sent a bundle before Opened: a bug in the server")
-        coming, self._coming = self._coming, None
-        if coming is not None and coming[0] is item:
-            self._bundle = coming[1]
-        else:
-            self._bundle = self._cutter.open(item, self._cursor)
+        self._bundle = self._ahead.take(item) or self._cutter.open(item, self._cursor)
         self._standing.getting_on()
-        self.filling = None
+        self._waiting.over()
         header = item.header
         self.clock.bundle(waited, header.rows_wait_us / 1e6, header.gather_us / 1e6, header.body_bytes)
-
-    def _look_ahead(self, bundle: Cutting) -> None:
-        """Begin to bring the next step to the device, and the one after it, if it is here. The position stays."""
-        try:
-            if bundle.prepare(2) == 2 or self._receiver is None or self._coming is not None:
-                return
-            item = self._receiver.peek()
-            if isinstance(item, Received):
-                coming = bundle.cutter.open(item, bundle.end())
-                coming.prepare(1)
-                self._coming = (item, coming)
-        except Exception:  # noqa: BLE001, S110 - whatever it is, it is raised again when that step's turn comes
-            pass
 
     def _end_epoch(self, end: pb.EpochEnd) -> pb.EpochEnd:
         cursor = self._cursor
@@ -425,7 +388,7 @@ class Puller:
         if receiver is not None:
             receiver.close(join)
             self._tally.ended()
-        self._coming = None
+        self._ahead.forget()
 
     def _leave(self) -> None:
         """Drop what is under way and in hand; the position stays."""
