@@ -27,7 +27,7 @@ demo: $(STAMP)  ## start a server on real data and train two small models from i
 	$(BIN)/python examples/demo.py
 
 test: $(STAMP)  ## all tests but those that take minutes
-	$(PYTEST) -n 2 -m "$(QUICK)" tests
+	$(PYTEST) -n 3 -m "$(QUICK)" tests
 
 check: $(STAMP)  ## style, types, layers, freshness of generated code
 	$(BIN)/ruff check
