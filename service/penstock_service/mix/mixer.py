@@ -189,8 +189,8 @@ class Mixer:
             task = asyncio.get_running_loop().create_task(self._build(*key), name=f"segment {key}")
             task.add_done_callback(lambda t: self._ended(key, t))
             self._segments[key] = task
+            self._drop_done(1 if self._saving else _REMEMBERED)
         self._segments.move_to_end(key)
-        self._drop_done(1 if self._saving else _REMEMBERED)
         return task
 
     def _drop_done(self, most: int) -> None:
