@@ -305,6 +305,6 @@ def test_the_server_leaves_nothing_behind(line: Running, tmp_path: Path) -> None
     before = {p.name for p in shared.iterdir()} if shared.is_dir() else set()
     assert line.stop() == 0
     after = {p.name for p in shared.iterdir()} if shared.is_dir() else set()
-    assert not {name for name in after - before if "penstock" in name}
+    assert not {name for name in after - before if "penstock" in name and str(line.process.pid) in name}
     assert not list((tmp_path / "server" / "store").rglob("*.tmp*"))
     assert json.loads((tmp_path / "server" / "state" / "server.lock").read_text())["pid"] == line.process.pid
