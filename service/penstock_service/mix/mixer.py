@@ -206,8 +206,8 @@ class Mixer:
                 del self._segments[key]
 
     def _ended(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
-        """A failure goes to those who wait now; it is not remembered. Nor is one in part, if nobody waits."""
-        failed = task.cancelled() or task.exception() is not None or (not self._asked[key] and bool(task.result().lost))
+        """A failure goes to those who wait now; it is not remembered."""
+        failed = task.cancelled() or task.exception() is not None
         if (failed or self._resting) and self._segments.get(key) is task:
             del self._segments[key]
         if self._resting:
@@ -251,6 +251,9 @@ class Mixer:
         self._counters.add("segments_built")
         await asyncio.to_thread(self._tell_entering, epoch, number, time.perf_counter() - began)
         self._counters.add("data_errors", len(segment.bad))
+        if segment.lost and not self._asked[epoch, number]:
+            # At once and not in `_ended`, which runs a turn of the loop later: who asks before that must not get it.
+            self._segments.pop((epoch, number), None)
         return segment
 
     def _tell_entering(self, epoch: int, number: int, seconds: float) -> None:
