@@ -72,7 +72,7 @@ def spread(runs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def report(cases: dict[str, Any], repeats: int) -> dict[str, Any]:
     """The results with what is needed to read them: command, date, machine, versions."""
     return {
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "date": datetime.now(UTC).date().isoformat(),
         "repeats": repeats,
         "machine": {

@@ -53,7 +53,7 @@ def run(process: psutil.Process, target: str, sessions: int, seconds: float) -> 
             client.stdout.readline()
         time.sleep(2)  # look-ahead has come to its end
         cpu, woken, began = harness.cpu_seconds(process), wakes(process), time.perf_counter()
-        time.sleep(seconds)
+        time.sleep(seconds)  # the stretch that is measured
         passed = time.perf_counter() - began
         return {
             "core_share": (harness.cpu_seconds(process) - cpu) / passed,

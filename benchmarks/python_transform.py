@@ -110,7 +110,7 @@ def main() -> None:
                 alone = measure(warm, process)
                 heavy = subprocess.Popen([sys.executable, "-c", HEAVY, target, str(repeat)])
                 while not busy_workers(process):
-                    time.sleep(0.1)
+                    time.sleep(0.1)  # nothing tells when worker processes begin to be busy
                 time.sleep(3)  # they have begun
                 before = [sum(p.cpu_times()[:2]) for p in busy_workers(process)]
                 beside = measure(warm, process)

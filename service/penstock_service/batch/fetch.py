@@ -78,11 +78,13 @@ class Fetch:
         memory: Memory,
         picked: Picked,
     ) -> U8:
-        origins = self._origins(plan_visit(picked.chunk, picked.row), parts, absent, picked) if self._origin else ()
+        visit = plan_visit(picked.chunk, picked.row) if self._origin else None
+        origins = self._origins(visit, parts, absent, picked) if visit is not None else ()
         message = gather_in_place(self._layouts, batches, picked.chunk, picked.row, memory, origins)
         if message is not None:
             return message
-        visit = plan_visit(picked.chunk, picked.row)
+        if visit is None:
+            visit = plan_visit(picked.chunk, picked.row)
         batch = gather(self._columns, batches, visit)
         if origins:
             arrays = [*batch.columns, *map(pa.array, origins)]
