@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 def main() -> None:
     # For so many ms Arrow's allocator (mimalloc) keeps memory that was freed; it reads this when it is loaded. A chunk
     # is decoded into the memory of the one before it; what is left over is given back each second (app/guard.py).
-    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "100")
+    os.environ.setdefault("MIMALLOC_PURGE_DELAY", "1000")
     try:
         from penstock_service.admin.cli import main as run_command
     except ModuleNotFoundError as missing:
