@@ -18,7 +18,7 @@ from tests.running import Running
 
 Serve = Callable[..., Running]
 
-pytestmark = pytest.mark.both_transports
+pytestmark = pytest.mark.every_transport
 
 
 def test_a_model_learns_through_the_server_and_the_metrics_tell_the_truth(serve: Serve, tmp_path: Path) -> None:

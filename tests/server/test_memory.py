@@ -187,7 +187,7 @@ def test_a_stalled_session_is_put_off_under_pressure_only_and_its_trainer_notice
         trainer.step()
 
 
-@pytest.mark.both_transports
+@pytest.mark.every_transport
 def test_a_stalled_trainer_keeps_the_server_within_its_credits(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "big"
     folder.mkdir()
