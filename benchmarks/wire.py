@@ -99,7 +99,12 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    wire: dict[str, list[dict[str, Any]]] = {"penstock over tcp": [], "penstock over grpc": [], "socket": [], "flight": []}
+    wire: dict[str, list[dict[str, Any]]] = {
+        "penstock over tcp": [],
+        "penstock over grpc": [],
+        "socket": [],
+        "flight": [],
+    }
     trainer: dict[str, list[dict[str, float]]] = {name: [] for name in OVER}
     with ExitStack() as stack:
         ports = {kind: stack.enter_context(serving(kind)) for kind in KINDS}

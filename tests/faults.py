@@ -43,8 +43,8 @@ class Proxy:
     """`with Proxy("127.0.0.1:7400") as proxy:` clients connect to `proxy.target`. Methods may be called at any time."""
 
     def __init__(self, upstream: str = "", source: str = "127.0.0.1") -> None:
-        """`upstream` may be set later. `source`: where the server sees its connections come from; 127.0.0.2 is no address
-        of this host's."""
+        """`upstream` may be set later. `source`: where the server sees its connections come from; 127.0.0.2 is no
+        address of this host's."""
         self.target = ""
         self.upstream = upstream
         self._source = source

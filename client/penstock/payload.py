@@ -117,12 +117,7 @@ def _greeted(address: tuple[str, int], nonce: bytes) -> socket.socket:
     try:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.sendall(HELLO + nonce)
-        answer = b""
-        while len(answer) < len(WELCOME) and (part := sock.recv(len(WELCOME) - len(answer))):
-            answer += part
-        if answer != WELCOME:
-            raise ConnectionError("what listens there does not know this session")
+        _greet(sock, nonce)
         # From here on one call of the kernel receives a whole frame, without a look at Python between its parts.
         sock.settimeout(None)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", _LOOK_UP, 0))
@@ -130,6 +125,15 @@ def _greeted(address: tuple[str, int], nonce: bytes) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _greet(sock: socket.socket, nonce: bytes) -> None:
+    sock.sendall(HELLO + nonce)
+    answer = b""
+    while len(answer) < len(WELCOME) and (part := sock.recv(len(WELCOME) - len(answer))):
+        answer += part
+    if answer != WELCOME:
+        raise ConnectionError("what listens there does not know this session")
 
 
 def host_of(target: str) -> str:

@@ -1,5 +1,5 @@
-"""One gRPC stream, and what brings bundles beside it: a thread that reads messages and assembles bundles, and a queue in
-front of the training loop.
+"""One gRPC stream, and what brings bundles beside it: a thread that reads messages and assembles bundles, and a queue
+in front of the training loop.
 
 Nothing is started at import or in a constructor; `start` and `close` are a pair, and `close` may be called twice.
 """

@@ -120,9 +120,12 @@ def test_a_connection_that_ends_within_a_body_can_be_tried_again(sent: bytes) ->
         hello(peer)
         peer.sendall(payload.WELCOME + sent)
 
-    with closing(Server(act)) as server, closing(plug(server)) as sock:
-        with pytest.raises(ServerUnavailable, match="ended within a bundle"):
-            sock.receive(np.zeros(10, np.uint8))
+    with (
+        closing(Server(act)) as server,
+        closing(plug(server)) as sock,
+        pytest.raises(ServerUnavailable, match="ended within a bundle"),
+    ):
+        sock.receive(np.zeros(10, np.uint8))
 
 
 def test_who_waits_for_bytes_is_woken_by_another_thread() -> None:
@@ -179,7 +182,7 @@ def closed() -> Iterator[pb.Payload]:
     """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    yield pb.Payload(host="127.0.0.1", port=port, nonce=NONCE)
+    return pb.Payload(host="127.0.0.1", port=port, nonce=NONCE)
 
 
 def test_a_port_that_refuses_is_told_and_tried_again(closed: pb.Payload) -> None:

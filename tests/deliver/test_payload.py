@@ -99,7 +99,9 @@ def test_a_wrong_nonce_is_turned_away_and_the_right_one_still_counts(
     assert "turned away" in caplog.text
 
 
-@pytest.mark.parametrize("said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + bytes(NONCE), HELLO, HELLO[:-1] + b"X" + bytes(NONCE)])
+@pytest.mark.parametrize(
+    "said", [b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + bytes(NONCE), HELLO, HELLO[:-1] + b"X" + bytes(NONCE)]
+)
 def test_whoever_says_something_else_or_nothing_is_let_go(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payload, "HELLO_WITHIN", 0.1)
 
@@ -206,7 +208,7 @@ def test_it_listens_on_every_address_of_its_host(host: str) -> None:
         expected.close()
         await port.stop()
         await port.stop()
-        with pytest.raises(OSError, match="refused|Connect call failed"):
+        with pytest.raises(OSError, match=r"refused|Connect call failed"):
             await asyncio.open_connection("127.0.0.1", number)
 
     asyncio.run(run())

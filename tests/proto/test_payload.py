@@ -1,4 +1,4 @@
-"""The bytes of a payload socket: whatever is sent as frames is the body again, and nothing else is taken for a frame."""
+"""The bytes of a payload socket: heads of frames say what was said, and nothing else is taken for one."""
 
 import pytest
 from hypothesis import given

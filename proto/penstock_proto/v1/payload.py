@@ -1,8 +1,8 @@
 """What travels over a payload socket: a greeting once, then the bodies of bundles as frames. Pure.
 
 The client says HELLO and its session's nonce, the server WELCOME. From then on only the server speaks: the body of each
-bundle whose header (on the gRPC stream) says `socket`, in the order of the headers, cut into frames. A frame is a head of
-nine bytes and the bytes it tells of. Numbers are little-endian.
+bundle whose header (on the gRPC stream) says `socket`, in the order of the headers, cut into frames. A frame is a head
+of nine bytes and the bytes it tells of. Numbers are little-endian.
 """
 
 from struct import Struct

@@ -110,8 +110,8 @@ class PayloadPort:
             self._listeners = await asyncio.to_thread(_listen, host, port)
         except OSError as error:
             raise Unavailable(
-                f"cannot listen on {host}, port {port or 'any'}, for payload: {error.strerror or error}; choose another "
-                "--payload port (auto takes a free one), or --payload off: all over gRPC"
+                f"cannot listen on {host}, port {port or 'any'}, for payload: {error.strerror or error}; choose "
+                "another --payload port (auto takes a free one), or --payload off: all over gRPC"
             ) from error
         self.listened = int(self._listeners[0].getsockname()[1])
         self.host, self.port = self._advertised or ("", self.listened)
@@ -170,12 +170,7 @@ class PayloadPort:
         try:
             async with asyncio.timeout(HELLO_WITHIN):
                 said = await _exactly(comer, len(HELLO) + NONCE)
-                nonce = said[len(HELLO) :]
-                expected = self._expected.get(nonce[:FINDS])
-                if said[: len(HELLO)] != HELLO or expected is None:
-                    raise Broken("it names no session that waits for one")
-                if not secrets.compare_digest(nonce, expected.nonce):
-                    raise Broken("its nonce is wrong")
+                expected = self._meant(said)
                 comer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 comer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 expected.connect(comer)
@@ -184,6 +179,16 @@ class PayloadPort:
             why = "it said nothing in time" if isinstance(error, TimeoutError) else error
             _log.info("a comer from %s to the payload port was turned away: %s", whence, why)
             raise
+
+    def _meant(self, said: bytes) -> PayloadSocket:
+        """Whose it is; raises Broken where it is nobody's."""
+        nonce = said[len(HELLO) :]
+        expected = self._expected.get(nonce[:FINDS])
+        if said[: len(HELLO)] != HELLO or expected is None:
+            raise Broken("it names no session that waits for one")
+        if not secrets.compare_digest(nonce, expected.nonce):
+            raise Broken("its nonce is wrong")
+        return expected
 
 
 def _listen(host: str, port: int) -> list[socket.socket]:

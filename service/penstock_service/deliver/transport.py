@@ -94,12 +94,12 @@ class Transports:
         if "tcp" not in asked:
             return Transport(reason, slots)
         if self._port is None or not self._port.listening:
-            return Transport(reason if slots is not None else f"{reason}; payload sockets are off (--payload off)", slots)
+            return Transport(
+                reason if slots is not None else f"{reason}; payload sockets are off (--payload off)", slots
+            )
         return Transport(reason, slots, self._port.expect())
 
-    def _slots(
-        self, asked: Sequence[str], peer: str, window_bytes: int, step_bytes: float
-    ) -> tuple[Slots | None, str]:
+    def _slots(self, asked: Sequence[str], peer: str, window_bytes: int, step_bytes: float) -> tuple[Slots | None, str]:
         """Or why there are none."""
         if "shm" not in asked:
             return None, "the client asked for TCP" if "tcp" in asked else "the client asked for gRPC"
