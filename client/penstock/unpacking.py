@@ -44,18 +44,18 @@ class FromSocket:
 
     def receive(self, memory: U8) -> int:
         """One body; returns how many bytes came. Raises frames.BadFrame, and whatever `fill` does."""
-        body, head = memoryview(memory), bytearray(payload.HEAD)
+        head = bytearray(payload.HEAD)
         came = filled = 0
-        while filled < len(body):
+        while filled < len(memory):
             self._fill(memoryview(head))
-            told = payload.read_head(head, len(body) - filled)
-            place = body[filled : filled + told.size]
+            told = payload.read_head(head, len(memory) - filled)
+            place = memory[filled : filled + told.size]
             if told.codec:
                 packed = self._packed(told.length)
                 self._fill(packed)
-                place[:] = memoryview(_undone(packed, told.size, told.codec))
+                place[:] = np.frombuffer(_undone(packed, told.size, told.codec), np.uint8)
             else:
-                self._fill(place)
+                self._fill(place.data)
             filled += told.size
             came += payload.HEAD + told.length
         return came

@@ -1,6 +1,6 @@
 """The wire in memory: the server's own handler at one end, the client's own receiver at the other, faults between.
 
-Messages are the bytes that gRPC would carry; the payload sockets beside it are those of sockets.py. What the kernels and
+Messages are the bytes that gRPC would carry; the payload sockets beside it are in sockets.py. What the kernels and
 HTTP/2 buffer is `room` messages; who writes more waits. A cut loses messages from the end of what is under way; a
 half-open call carries nothing more in either direction until keepalive notices.
 """

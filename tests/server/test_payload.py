@@ -128,7 +128,12 @@ def test_without_the_proof_everything_goes_over_grpc(serve: Serve, tmp_path: Pat
     server = serve(datafiles.parquet(tmp_path / "rows", shards=1, rows=100))
     say: SimpleQueue[pb.ClientMessage | None] = SimpleQueue()
     spec, view = pb.StreamSpec(sources=[pb.Source(dataset="rows")], seed=4), pb.View(global_batch=10, world_size=1)
-    wish = {"stream": spec, "view": view, "window": pb.Credit(steps=10, bytes=1 << 20), "transports": ["tcp", "grpc"]}
+    wish: dict[str, Any] = {
+        "stream": spec,
+        "view": view,
+        "window": pb.Credit(steps=10, bytes=1 << 20),
+        "transports": ["tcp", "grpc"],
+    }
     say.put(pb.ClientMessage(open=pb.Open(protocol=PROTOCOL, **wish)))
     with grpc.insecure_channel(server.target, options=channel.CLIENT) as wire:
         answers = wire.stream_stream(

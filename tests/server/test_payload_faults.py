@@ -53,6 +53,7 @@ def scene(served: Scene) -> Iterator[Scene]:
     served.proxy.heal()
     yield served
     assert wait_for(lambda: served.sessions() == [])
+    served.proxy.reset()
     assert "ended by a bug" not in served.server.log.read_text()
 
 
