@@ -3,7 +3,7 @@
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 
 import numpy as np
@@ -178,7 +178,7 @@ def test_a_child_of_a_fork_closes_its_copy_and_the_parents_connection_lives() ->
 
 
 @pytest.fixture
-def closed() -> Iterator[pb.Payload]:
+def closed() -> pb.Payload:
     """A port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
