@@ -69,11 +69,10 @@ def test_it_hands_over_the_same_as_the_others_and_says_which_it_is_and_why(serve
             assert [stream.profile()["transport"] for stream in (shm, tcp, wire)] == ["shm", "tcp", "grpc"]
             assert tcp.profile()["transport_reason"] == "the client asked for TCP"
             assert {s["transport"] for s in sessions(server)} == {"shm", "tcp", "grpc"}
-            sent = {t: server.metric("penstock_bytes_sent_total", transport=t) for t in ("shm", "tcp", "grpc")}
-            assert sent["tcp"] == sent["grpc"] > 0
+            taken, came = int(tcp.profile()["bytes"]), int(tcp.profile()["wire_bytes"])
+            sent = server.metric("penstock_bytes_sent_total", transport="tcp")
             assert server.metric("penstock_sessions", transport="tcp") == 1
-            heads = sent["tcp"] / (1 << 20) + server.metric("penstock_bundles_sent_total")
-            assert sent["tcp"] < int(tcp.profile()["wire_bytes"]) < sent["tcp"] + payload.HEAD * heads
+            assert taken < came <= sent + payload.HEAD * server.metric("penstock_bundles_sent_total")
     assert "over a TCP socket: the client asked for TCP" in server.log.read_text()
 
 
