@@ -16,7 +16,8 @@ from penstock.unpacking import FromSocket
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.payload import HELLO, WELCOME
 
-CONNECT_WITHIN: Final = 2.0  # seconds; then as many for the answer. The server waits 10 for us to prove something
+CONNECT_WITHIN: Final = 2.0  # seconds
+ANSWER_WITHIN: Final = 5.0  # seconds; the server waits 10 for us to prove something
 AVOID_FOR: Final = 300.0  # seconds that an address is not tried again which gave no sign of life
 _LOOK_UP: Final = 5  # seconds after which a receive returns with what came so far
 _WHOLE: Final = getattr(socket, "MSG_WAITALL", 0)
@@ -106,8 +107,8 @@ def connect(offer: pb.Payload, target: str, avoided: Avoided, heard: Callable[[]
     try:
         return PayloadSocket(_greeted(address, offer.nonce), address, heard)
     except TimeoutError:
-        avoided.note(address, f"{named(address)} did not answer within {CONNECT_WITHIN:g} s")
-        raise NoSocket(f"{named(address)} does not answer within {CONNECT_WITHIN:g} s") from None
+        avoided.note(address, f"{named(address)} did not answer")
+        raise NoSocket(f"{named(address)} does not answer") from None
     except OSError as error:
         raise NoSocket(f"{named(address)}: {error.strerror or error}") from error
 
@@ -128,6 +129,7 @@ def _greeted(address: tuple[str, int], nonce: bytes) -> socket.socket:
 
 
 def _greet(sock: socket.socket, nonce: bytes) -> None:
+    sock.settimeout(ANSWER_WITHIN)
     sock.sendall(HELLO + nonce)
     answer = b""
     while len(answer) < len(WELCOME) and (part := sock.recv(len(WELCOME) - len(answer))):

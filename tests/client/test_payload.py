@@ -203,14 +203,14 @@ def test_another_server_on_that_port_is_none_of_ours(answer: bytes) -> None:
 
 
 def test_what_does_not_answer_is_not_tried_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "CONNECT_WITHIN", 0.1)
+    monkeypatch.setattr(client, "ANSWER_WITHIN", 0.1)
     over, clock = threading.Event(), [1000.0]
     with closing(Server(lambda peer: void(over.wait(30)))) as server:
         avoided = Avoided(lambda: clock[0])
-        with pytest.raises(NoSocket, match=r"does not answer within 0.1 s"):
+        with pytest.raises(NoSocket, match="does not answer"):
             connect(server.offer, "127.0.0.1:1", avoided, nothing)
         clock[0] += 60
-        with pytest.raises(NoSocket, match=r"did not answer within 0.1 s, 60 s ago"):
+        with pytest.raises(NoSocket, match="did not answer, 60 s ago"):
             connect(server.offer, "127.0.0.1:1", avoided, nothing)
         assert server.came == 1
         clock[0] += AVOID_FOR

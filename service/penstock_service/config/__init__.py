@@ -165,7 +165,7 @@ class Settings(BaseSettings):
         default=4 * MiB,
         ge=KiB,
         le=GiB,
-        description="most bytes that are handed over at once; through shared memory four times as many",
+        description="most bytes that are handed over at once; where not over gRPC, four times as many",
     )
     bundle_steps: int = Field(default=512, ge=1, le=1 << 20, description="most steps that are handed over at once")
     frame_bytes: Size = Field(default=MiB, ge=4 * KiB, le=16 * MiB, description="bytes of one message on the wire")

@@ -247,7 +247,11 @@ class Session:
         slots = self._transport.slots
         slot = self._making_into = slots.lease() if slots is not None else None
         memory = slot.memory if slot is not None else self._bodies
-        most = slots.bundle_bytes if slot is not None and slots is not None else self._limits.bundle_bytes
+        most = self._limits.bundle_bytes
+        if slot is not None and slots is not None:
+            most = slots.bundle_bytes
+        elif self._transport.name == "tcp":
+            most = self._transport.bundle_bytes
         size = max(1, min(most, self._ledger.bytes))
         self._making_bytes = 0 if slot is not None else size
         return asyncio.get_running_loop().create_task(self._feed.next(steps, size, self._progress, memory))

@@ -10,16 +10,19 @@ import psutil
 from penstock_service.deliver.payload import PayloadPort, PayloadSocket
 from penstock_service.deliver.slots import SLACK, NoSlots, Slots
 
-_LARGER: Final = 4  # times what goes over gRPC: a bundle costs threads that wake each other, its bytes nothing more
+_LARGER: Final = 4  # times what goes over gRPC: a bundle costs threads that wake each other, its bytes little more
 NAMES: Final = {"shm": "shared memory", "tcp": "a TCP socket", "grpc": "gRPC"}
 
 
 class Transport:
     """Of one session: an offer first; how bundles travel once the client has proven what it can use."""
 
-    def __init__(self, reason: str, slots: Slots | None = None, socket: PayloadSocket | None = None) -> None:
-        """With neither, everything goes over gRPC."""
+    def __init__(
+        self, reason: str, slots: Slots | None = None, socket: PayloadSocket | None = None, bundle_bytes: int = 0
+    ) -> None:
+        """With neither, everything goes over gRPC. `bundle_bytes`: what a bundle aims at that goes over the socket."""
         self.reason = reason
+        self.bundle_bytes = bundle_bytes
         self.slots = slots
         self.socket = socket
         self.name = "grpc"  # until something else is proven
@@ -89,7 +92,10 @@ class Transports:
         `step_bytes`: about what a step has; a slot holds one at least. A client that may turn out not to map slots is
         offered a socket as well.
         """
-        slots, why_not = self._slots(asked, peer, window_bytes, step_bytes)
+        bundle = min(_LARGER * self._bundle_bytes, max(self._bundle_bytes, window_bytes // 4))
+        if self.saving:
+            bundle = self._bundle_bytes
+        slots, why_not = self._slots(asked, peer, window_bytes, int(max(bundle, step_bytes) * SLACK))
         reason = why_not or "client and server are on one host"
         if "tcp" not in asked:
             return Transport(reason, slots)
@@ -97,9 +103,9 @@ class Transports:
             return Transport(
                 reason if slots is not None else f"{reason}; payload sockets are off (--payload off)", slots
             )
-        return Transport(reason, slots, self._port.expect())
+        return Transport(reason, slots, self._port.expect(), bundle)
 
-    def _slots(self, asked: Sequence[str], peer: str, window_bytes: int, step_bytes: float) -> tuple[Slots | None, str]:
+    def _slots(self, asked: Sequence[str], peer: str, window_bytes: int, slot_bytes: int) -> tuple[Slots | None, str]:
         """Or why there are none."""
         if "shm" not in asked:
             return None, "the client asked for TCP" if "tcp" in asked else "the client asked for gRPC"
@@ -107,11 +113,8 @@ class Transports:
             return None, "shared memory is off at the server (--shared-memory off)"
         if not self.is_here(peer):
             return None, f"the client is on another host ({peer})"
-        bundle = min(_LARGER * self._bundle_bytes, max(self._bundle_bytes, window_bytes // 4))
-        if self.saving:
-            bundle = self._bundle_bytes
         try:
-            return Slots(window_bytes, int(max(bundle, step_bytes) * SLACK)), ""
+            return Slots(window_bytes, slot_bytes), ""
         except NoSlots as no:
             return None, f"no shared memory: {no}"
 
