@@ -1,7 +1,8 @@
 """The ghost list against stores that are really there, and what is chosen by it."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 import hypothesis.strategies as st
 import pytest
@@ -22,6 +23,11 @@ def epoch(name: str, chunks: int, size: int = 10) -> list[Use]:
     return [(version(name), f"{name}{n}", size) for n in range(chunks)]
 
 
+def use_one(ghosts: Ghosts, use: Use) -> None:
+    owner, key, size = use
+    ghosts.use(owner, [(key, size)])
+
+
 def real(rule: Rule, limit: int, uses: Iterable[Use]) -> int:
     """Hits of a store of that size."""
     shelf, hits = DiskShelf(limit, rule), 0
@@ -36,9 +42,21 @@ def real(rule: Rule, limit: int, uses: Iterable[Use]) -> int:
 
 def followed(limit: int, uses: Iterable[Use], most: int = 1024) -> Ghosts:
     ghosts = Ghosts(limit, most=most)
-    for use in uses:
-        ghosts.use(*use)
+    for owner, chunks in together(uses):
+        ghosts.use(owner, chunks)
     return ghosts
+
+
+def together(uses: Iterable[Use]) -> Iterator[tuple[Owner, list[tuple[str, int]]]]:
+    """As segments use chunks: several of one version at a time, each once."""
+    for owner, run in groupby(uses, key=lambda use: use[0]):
+        chunks: dict[str, int] = {}
+        for _, key, size in run:
+            if key in chunks:
+                yield owner, list(chunks.items())
+                chunks = {}
+            chunks[key] = size
+        yield owner, list(chunks.items())
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 8), st.just(10)), max_size=200))
@@ -68,7 +86,7 @@ def test_a_sample_of_many_chunks_tells_the_same_as_all_of_them() -> None:
 def test_memory_is_bounded_however_many_chunks_there_are() -> None:
     ghosts = Ghosts(1 << 40, most=100)
     for use in epoch("huge", 20_000):
-        ghosts.use(*use)
+        use_one(ghosts, use)
     assert max(len(ghost.shelf.entries) for ghost in ghosts._ghosts) <= 100
     assert all(ghost.shelf.bound.used <= ghost.shelf.bound.limit for ghost in ghosts._ghosts)
 
@@ -77,11 +95,11 @@ def test_what_is_held_stays_in_ghosts_too() -> None:
     ghosts = Ghosts(20)
     ghosts.hold(version("a"))
     for use in [*epoch("a", 2), *epoch("b", 2), *epoch("a", 2)]:
-        ghosts.use(*use)
+        use_one(ghosts, use)
     assert ghosts.ratios()["lru"] == pytest.approx(2 / 6)
     ghosts.unhold(version("a"))
     for use in [*epoch("b", 2), *epoch("b", 2)]:
-        ghosts.use(*use)
+        use_one(ghosts, use)
     assert ghosts.ratios()["lru"] == pytest.approx(4 / 10)
 
 
@@ -98,7 +116,7 @@ def test_adaptive_chooses_what_hits_most_and_says_why() -> None:
     assert chooser.rule == "lru"
     changed = 0
     for use in _favourite_among_strangers(60):
-        ghosts.use(*use)
+        use_one(ghosts, use)
         changed += chooser.used(1, ghosts)
     assert ghosts.ratios()["lfu"] > ghosts.ratios()["fifo"]
     best = max(ghosts.ratios().values())
@@ -111,13 +129,13 @@ def test_adaptive_does_not_change_for_little_or_before_enough_is_known() -> None
     ghosts, chooser = Ghosts(200), Chooser("fifo")
     uses = _favourite_among_strangers(60)
     for use in uses[: Chooser.LEAST - 1]:
-        ghosts.use(*use)
+        use_one(ghosts, use)
         assert not chooser.used(1, ghosts)
     assert chooser.rule == "fifo"
     assert "until enough is known" in chooser.reason
     same, steady = Ghosts(1 << 20), Chooser("fifo")
     for use in uses:
-        same.use(*use)
+        use_one(same, use)
         assert not steady.used(1, same)  # all fits: no rule is better
     assert steady.rule == "fifo"
 
@@ -132,7 +150,7 @@ def test_a_changed_habit_changes_the_choice() -> None:
         else:
             uses = epoch(f"new{n // 20}", 9) + epoch(f"new{n // 20 - draw.randrange(2)}", 9)
         for use in uses:
-            ghosts.use(*use)
+            use_one(ghosts, use)
         chooser.used(len(uses), ghosts)
         seen.add(chooser.rule)
         ratios = ghosts.ratios()

@@ -136,8 +136,14 @@ def _gather_items(parts: Sequence[Items], visit: Visit, out: Items) -> None:
             part.take(visit.rows[first:end], out=block[first:end], mode="clip")
         block.take(visit.back, out=out, mode="clip")
     else:
+        # `part[rows]` would hold the GIL as long as it copies; whoever else wants it waits for 5 ms then.
+        most = max(1, _BLOCK // out.itemsize)
         for part, (_, first, end) in zip(parts, visit.runs, strict=True):
-            out[visit.place[first:end]] = part[visit.rows[first:end]]
+            for at in range(first, end, most):
+                to = min(at + most, end)
+                block = _block(out[at:to])
+                part.take(visit.rows[at:to], out=block, mode="clip")
+                out[visit.place[at:to]] = block
 
 
 def _block(like: Items) -> Items:

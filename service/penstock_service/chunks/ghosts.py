@@ -5,7 +5,7 @@ followed, in shelves as much smaller (spatial sampling: Waldspurger et al., SHAR
 the same, Miniature Simulations, ATC 2017). The threshold falls as chunks become many, so memory is bounded.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 from zlib import crc32
 
@@ -28,14 +28,18 @@ class Ghost:
         self.shelf = DiskShelf(limit, rule)
         self.hits = 0.0
 
-    def use(self, owner: Owner, key: str, size: int) -> None:
-        entry = self.shelf.entries.get(key)
-        if entry is not None:
+    def use(self, owner: Owner, chunks: Sequence[tuple[str, int]]) -> None:
+        get = self.shelf.entries.get
+        for key, size in chunks:
+            entry = get(key)
+            if entry is None:
+                if self.shelf.admit(size, owner) is not None:
+                    self.shelf.add(Entry(key, size, owner))
+                continue
             self.hits += 1
-            self.shelf.give(entry, owner)
-        elif self.shelf.admit(size, owner) is not None:
-            self.shelf.add(Entry(key, size, owner))
-        self.shelf.use(owner)
+            if entry.owner != owner:
+                self.shelf.give(entry, owner)
+        self.shelf.use(owner, len(chunks))
 
     def thin(self, keys: Iterable[str], limit: int) -> None:
         """Follow half of the chunks: `keys` go."""
@@ -67,13 +71,15 @@ class Ghosts:
         for ghost in self._ghosts:
             ghost.shelf.unhold(owner)
 
-    def use(self, owner: Owner, key: str, size: int) -> None:
-        if crc32(key.encode()) >= self._threshold:
+    def use(self, owner: Owner, chunks: Iterable[tuple[str, int]]) -> None:
+        """Chunks of one version, by key, and how large they are: each different."""
+        followed = [(key, size) for key, size in chunks if crc32(key.encode()) < self._threshold]
+        if not followed:
             return
-        self.uses += 1
+        self.uses += len(followed)
         for ghost in self._ghosts:
-            ghost.use(owner, key, size)
-        if max(len(ghost.shelf.entries) for ghost in self._ghosts) > self._most:
+            ghost.use(owner, followed)
+        while max(len(ghost.shelf.entries) for ghost in self._ghosts) > self._most:
             self._thin()
         if self.uses > _WINDOW:
             self._halve()

@@ -116,8 +116,7 @@ class Production:
     def hint(self, version: VersionKeys, chunks: Sequence[int]) -> None:
         """Their keys are known."""
         for behind, chunk in enumerate(chunks, 1 - len(chunks)):
-            unit = version.unit(chunk)
-            if self._store.rack.has(version.known[chunk]) or self._failed(unit):
+            if self._store.rack.has(version.known[chunk]) or self._failed(unit := version.unit(chunk)):
                 continue
             if not self.agenda.hint(unit, chunk, int(version.bytes[chunk])):
                 self.agenda.hints_forgotten -= behind  # there is no room for those behind it either

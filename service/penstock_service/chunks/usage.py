@@ -7,6 +7,8 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from penstock_service.chunks.ghosts import Chooser, Ghosts
 from penstock_service.chunks.keys import Owner, VersionKeys
 from penstock_service.chunks.rack import Rack
@@ -73,8 +75,8 @@ class Usage:
         if self._ghosts is None:
             return
         ratio = tally.bytes / tally.guessed if tally.guessed else 1.0
-        for chunk, key in zip(chunks, keys, strict=True):
-            self._ghosts.use(version.owner, key, int(version.bytes[chunk] * ratio))
+        sizes = (version.bytes[np.asarray(chunks)] * ratio).astype(np.int64).tolist()
+        self._ghosts.use(version.owner, zip(keys, sizes, strict=True))
         if self.chooser is not None and self.chooser.used(len(keys), self._ghosts):
             self._rack.keep_rule(self.chooser.rule)
             logger.info("chunk store: versions give way by %s now; %s", self.chooser.rule, self.chooser.reason)

@@ -44,9 +44,18 @@ class ChunkNumbers:
         return self._starts.locate(ids)
 
 
+def has_gaps(infos: Infos) -> bool:
+    """Is any row missing?"""
+    return any(map(_has_gaps, infos.values()))
+
+
+def _has_gaps(info: Fault) -> bool:
+    return isinstance(info, ServiceError) or bool(info.errors or info.dropped)
+
+
 def build(number: int, ids: U64, chunk: I64, stored_row: I64, infos: Infos) -> Segment:
     """The index of segment `number`: `ids`, their chunks and stored rows, all [units], in order."""
-    special = {c: info for c, info in infos.items() if isinstance(info, ServiceError) or info.errors or info.dropped}
+    special = {c: info for c, info in infos.items() if _has_gaps(info)}
     if not special:
         return Segment(number, chunk.astype(np.uint32), stored_row.astype(np.uint32), digest_ids(ids))
     kept = _kept(chunk, stored_row, special)

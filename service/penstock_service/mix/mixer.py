@@ -5,7 +5,7 @@ import logging
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -15,21 +15,31 @@ from penstock_service.core.errors import CHUNK_FAULTS
 from penstock_service.core.hashing import U64
 from penstock_service.core.journal import Place
 from penstock_service.core.segment import I64, ChunkSource, Fault, Progress, Segment, SourceChunks
-from penstock_service.mix.index import ChunkNumbers, build
+from penstock_service.mix.index import ChunkNumbers, Infos, build, has_gaps
 from penstock_service.mix.masks import Masks
 from penstock_service.mix.meter import Meter
 from penstock_service.mix.pool import Order
+from penstock_service.mix.recent import Key, Recent
 
 _GROUP: Final = 16  # chunks asked for between two reports of progress
-_SMALL: Final = 1 << 16  # units of a segment
+_SMALL: Final = 1 << 16  # units of a segment; of such ones
+_AHEAD: Final = 4  # are made ahead of demand: one of them may take longer than it lasts
 _SOURCES_NAMED: Final = 8  # in a log line, and of each of them
 _SHARDS_NAMED: Final = 3
-_REMEMBERED: Final = 4  # segments kept for sessions that come a little later,
-_SMALL_REMEMBERED: Final = 64  # or so many,
-_SMALL_BYTES: Final = 16 << 20  # where they are small: jobs that share a stream are many of those apart
 _COUNTED: Final = 1 << 16  # segments whose number of units is kept
 
 _log = logging.getLogger(__name__)
+
+
+class _Planned(NamedTuple):
+    """A segment before its chunks are there."""
+
+    ids: U64
+    chunk: I64  # of each of `ids`
+    row: I64  # of each, as stored in its chunk
+    units: I64  # by chunk
+    whole: Segment | None  # what it is if none of its rows is missing; None: made later
+    entering: str  # for the log
 
 
 class Mixer:
@@ -55,13 +65,13 @@ class Mixer:
         self._numbers = ChunkNumbers(sources)
         self._chunks = chunks
         self._counters = counters
-        self._segments: OrderedDict[tuple[int, int], asyncio.Task[Segment]] = OrderedDict()
-        self._units: OrderedDict[tuple[int, int], int] = OrderedDict()  # of segments, before any filter
+        self._recent = Recent()
+        self._units: OrderedDict[Key, int] = OrderedDict()  # of segments, before any filter
         self._may_drop = any(source.chain is not None and source.chain.may_drop for source in sources)
         self._resting = False
         self._saving = False
-        self._asked: Counter[tuple[int, int]] = Counter()  # who waits now
-        self._watchers: dict[tuple[int, int], list[Progress]] = {}
+        self._asked: Counter[Key] = Counter()  # who waits now
+        self._watchers: dict[Key, list[Progress]] = {}
 
     def sets(self, epoch: int) -> int:
         """Chunk sets of an epoch; each enters the pool with the segment of its number."""
@@ -108,7 +118,7 @@ class Mixer:
         if self._may_drop:
             return None
         key = (epoch, number)
-        making = self._segments.get(key)
+        making = self._recent.get(key)
         if key not in self._units and making is not None:
             await asyncio.wait({making})  # counting it beside would plan it twice
         if key not in self._units:
@@ -120,14 +130,14 @@ class Mixer:
             return len(self._masks.kept(Place(epoch, number), self._order.segment_rows(epoch, number)))
         return self._order.segment_units(epoch, number)
 
-    def _count(self, key: tuple[int, int], units: int) -> None:
+    def _count(self, key: Key, units: int) -> None:
         self._units[key] = units
         if len(self._units) > _COUNTED:
             self._units.popitem(last=False)
 
     def ready(self, epoch: int, number: int) -> bool:
         """Is the segment there, and nothing of it lost, without waiting?"""
-        task = self._segments.get((epoch, number))
+        task = self._recent.get((epoch, number))
         if task is None or not task.done() or task.cancelled() or task.exception() is not None:
             return False
         return not task.result().lost
@@ -135,16 +145,17 @@ class Mixer:
     def look_ahead(self, epoch: int, number: int) -> None:
         """Begin to build what follows segment `number`, across the end of the epoch, if nobody has.
 
-        One segment, and another where segments are small: a bundle may take more than one of them.
+        One segment, and a few where segments are small: a bundle may take more than one of them.
         """
         if not self._ahead or self._saving:
             return
-        following = self._after(epoch, number)
-        self._start(following)
-        if self._order.rows(epoch) < _SMALL * self._order.segments(epoch):
-            self._start(self._after(*following))
+        small = self._order.rows(epoch) < _SMALL * self._order.segments(epoch)
+        key = (epoch, number)
+        for _ in range(_AHEAD if small else 1):
+            key = self._after(*key)
+            self._start(key)
 
-    def _after(self, epoch: int, number: int) -> tuple[int, int]:
+    def _after(self, epoch: int, number: int) -> Key:
         return (epoch, number + 1) if number + 1 < self._order.segments(epoch) else (epoch + 1, 0)
 
     @property
@@ -158,8 +169,7 @@ class Mixer:
 
     @property
     def segment_bytes(self) -> int:
-        done = [t.result() for t in self._segments.values() if t.done() and not t.cancelled() and not t.exception()]
-        return sum(segment.nbytes for segment in done)
+        return self._recent.nbytes
 
     def save(self, on: bool) -> None:
         """Whether memory is short: no segment ahead then, none kept but the last, and no rows that wait."""
@@ -167,54 +177,48 @@ class Mixer:
         self._order.save(on)
         if on:
             asyncio.get_running_loop().run_in_executor(None, self._order.forget)  # it may have to wait for a plan
-            self._drop_done(1)
+            self._recent.trim(1, small=False)
 
     def rest(self) -> None:
         """Nobody reads now: forget what can be made again, also what is being made."""
         self._resting = True
         self._order.forget()
-        for key in [key for key, task in self._segments.items() if task.done()]:
-            del self._segments[key]
+        self._recent.drop_made()
 
     async def stop(self) -> None:
-        tasks = [t for t in self._segments.values() if not t.done()]
+        tasks = self._recent.unmade()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._segments.clear()
+        self._recent = Recent()
 
-    def _start(self, key: tuple[int, int]) -> asyncio.Task[Segment]:
-        task = self._segments.get(key)
-        if task is None:
-            task = asyncio.get_running_loop().create_task(self._build(*key), name=f"segment {key}")
-            task.add_done_callback(lambda t: self._ended(key, t))
-            self._segments[key] = task
-            self._drop_done(1 if self._saving else _REMEMBERED)
-        self._segments.move_to_end(key)
+    def _start(self, key: Key) -> asyncio.Task[Segment]:
+        task = self._recent.get(key)
+        if task is not None:
+            self._recent.put(key, task)
+            return task
+        task = asyncio.get_running_loop().create_task(self._build(*key), name=f"segment {key}")
+        task.add_done_callback(lambda t: self._ended(key, t))
+        self._recent.put(key, task)
+        if self._saving:
+            self._recent.trim(1, small=False)
+        else:
+            self._recent.trim()
         return task
 
-    def _drop_done(self, most: int) -> None:
-        """Forget segments beyond the latest `most`, and a few small ones more. Who holds one keeps it."""
-        kept = size = 0
-        for key, made in reversed(list(self._segments.items())):
-            kept += 1
-            if not made.done() or made.cancelled() or made.exception() is not None:
-                continue
-            size += made.result().nbytes
-            small = kept <= _SMALL_REMEMBERED and size <= _SMALL_BYTES and not made.result().lost
-            if kept > most and (self._saving or not small):
-                del self._segments[key]
-
-    def _ended(self, key: tuple[int, int], task: asyncio.Task[Segment]) -> None:
+    def _ended(self, key: Key, task: asyncio.Task[Segment]) -> None:
         """A failure goes to those who wait now; it is not remembered."""
         failed = task.cancelled() or task.exception() is not None
-        if (failed or self._resting) and self._segments.get(key) is task:
-            del self._segments[key]
+        if self._recent.get(key) is task:
+            if failed or self._resting:
+                self._recent.drop(key)
+            else:
+                self._recent.made(key, task.result())
         if self._resting:
             self._order.forget()
 
-    def _plan(self, epoch: int, number: int) -> tuple[U64, I64, I64, I64]:
-        """Off the event loop: row ids of a segment, their chunks and rows, and how many units each chunk gives."""
+    def _plan(self, epoch: int, number: int) -> _Planned:
+        """Off the event loop, at once where segments are small: each time costs threads that wake each other."""
         ids = self._order.segment_rows(epoch, number)
         if self._masks:
             ids = self._masks.kept(Place(epoch, number), ids)
@@ -224,19 +228,20 @@ class Mixer:
             named = "+".join(source.name for source in self._numbers.sources)
             _log.info("%s, epoch %d was mixed%s: %s", named, epoch, some, mixed)
         chunk, row = self._numbers.locate(ids)
-        return ids, chunk, row, np.bincount(chunk)
+        whole = build(number, ids, chunk, row, {}) if len(ids) <= _SMALL else None
+        return _Planned(ids, chunk, row, np.bincount(chunk), whole, self._words_entering(epoch, number))
 
     async def _build(self, epoch: int, number: int) -> Segment:
         began = started = time.perf_counter()
-        ids, chunk, row, units = await asyncio.to_thread(self._plan, epoch, number)
-        self._count((epoch, number), len(ids))
-        wanted = np.flatnonzero(units)
+        planned = await asyncio.to_thread(self._plan, epoch, number)
+        self._count((epoch, number), len(planned.ids))
+        wanted = np.flatnonzero(planned.units)
         mixed = time.perf_counter() - started
         infos: dict[int, Fault] = {}
         per_source = self._numbers.by_source(wanted)
         for part in per_source:
             self._chunks.prefetch(part.dataset, part.own.tolist())
-        ready, rows_of = 0, dict(zip(wanted.tolist(), units[wanted].tolist(), strict=True))
+        ready, rows_of = 0, dict(zip(wanted.tolist(), planned.units[wanted].tolist(), strict=True))
         for part in per_source:
             for at in range(0, len(part.own), _GROUP):
                 group: list[int] = part.own[at : at + _GROUP].tolist()
@@ -244,23 +249,30 @@ class Mixer:
                     infos[part.first + c] = info
                     ready += rows_of[part.first + c]
                 for watcher in self._watchers.get((epoch, number), ()):
-                    watcher(ready, len(ids), f"reading {part.dataset.name}")
+                    watcher(ready, len(planned.ids), f"reading {part.dataset.name}")
         started = time.perf_counter()
-        segment = await asyncio.to_thread(build, number, ids, chunk, row, infos)
+        segment = await self._made(number, planned, infos)
         self._counters.add("mix_seconds", mixed + time.perf_counter() - started)
         self._counters.add("segments_built")
-        await asyncio.to_thread(self._tell_entering, epoch, number, time.perf_counter() - began)
+        if planned.entering:
+            words = (epoch, number, planned.entering, time.perf_counter() - began)
+            _log.info("epoch %d, chunk set %d %s; its segment was ready in %.2f s", *words)
         self._counters.add("data_errors", len(segment.bad))
         if segment.lost and not self._asked[epoch, number]:
             # At once and not in `_ended`, which runs a turn of the loop later: who asks before that must not get it.
-            self._segments.pop((epoch, number), None)
+            self._recent.drop((epoch, number))
         return segment
 
-    def _tell_entering(self, epoch: int, number: int, seconds: float) -> None:
-        """One line for each chunk set that enters the pool."""
-        entering = self._order.entering(epoch, number)
-        if not entering or not _log.isEnabledFor(logging.INFO):
-            return
+    async def _made(self, number: int, planned: _Planned, infos: Infos) -> Segment:
+        if planned.whole is not None and not has_gaps(infos):
+            return planned.whole
+        return await asyncio.to_thread(build, number, planned.ids, planned.chunk, planned.row, infos)
+
+    def _words_entering(self, epoch: int, number: int) -> str:
+        """What enters the pool with a chunk set, for the log; empty: nothing, or nobody reads it."""
+        entering = self._order.entering(epoch, number) if _log.isEnabledFor(logging.INFO) else []
+        if not entering:
+            return ""
         parts = []
         for part in entering[:_SOURCES_NAMED]:
             dataset = self._numbers.sources[part.source]
@@ -269,10 +281,7 @@ class Mixer:
             more = f" and {len(part.shards) - _SHARDS_NAMED} more" if len(part.shards) > _SHARDS_NAMED else ""
             parts.append(f"{part.rows} rows of {dataset.name} from {named}{more}")
         rest = len(entering) - len(parts)
-        _log.info(
-            "epoch %d, chunk set %d enters the pool: %s%s; its segment was ready in %.2f s",
-            *(epoch, number, "; ".join(parts), f"; and rows of {rest} more datasets" if rest else "", seconds),
-        )
+        return f"enters the pool: {'; '.join(parts)}{f'; and rows of {rest} more datasets' if rest else ''}"
 
     async def _infos(self, dataset: DatasetVersion, chunks: list[int]) -> Sequence[Fault]:
         """What is known of each chunk, or why none of its rows can be had: they fail where they would have come."""
