@@ -39,9 +39,10 @@ def store(_endpoint: str) -> "ObjectStore":
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests marked `every_transport` run over each."""
-    if "over" in metafunc.fixturenames and metafunc.definition.get_closest_marker("every_transport"):
-        metafunc.parametrize("over", list(OVER), indirect=True)
+    """Tests marked `every_transport` run over each, or over those that the mark names."""
+    mark = metafunc.definition.get_closest_marker("every_transport")
+    if "over" in metafunc.fixturenames and mark is not None:
+        metafunc.parametrize("over", mark.args or list(OVER), indirect=True)
 
 
 @pytest.fixture

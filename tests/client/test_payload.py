@@ -205,7 +205,12 @@ def test_another_server_on_that_port_is_none_of_ours(answer: bytes) -> None:
 def test_what_does_not_answer_is_not_tried_again_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "ANSWER_WITHIN", 0.1)
     over, clock = threading.Event(), [1000.0]
-    with closing(Server(lambda peer: void(over.wait(30)))) as server:
+
+    def act(peer: socket.socket) -> None:
+        hello(peer)
+        over.wait(30)
+
+    with closing(Server(act)) as server:
         avoided = Avoided(lambda: clock[0])
         with pytest.raises(NoSocket, match="does not answer"):
             connect(server.offer, "127.0.0.1:1", avoided, nothing)
@@ -218,10 +223,6 @@ def test_what_does_not_answer_is_not_tried_again_for_a_while(monkeypatch: pytest
         with pytest.raises(NoSocket, match="does not know this session"):
             connect(server.offer, "127.0.0.1:1", avoided, nothing)
         assert server.came == 2
-
-
-def void(_: object) -> None:
-    """Whatever came of it."""
 
 
 def test_a_client_that_cannot_map_takes_the_socket_and_says_why() -> None:
