@@ -18,10 +18,10 @@ print(os.environ["MIMALLOC_PURGE_DELAY"])
 """
 
 
-def test_arrows_allocator_is_told_to_give_memory_back_before_it_is_loaded() -> None:
+def test_arrows_allocator_is_told_how_long_to_keep_memory_before_it_is_loaded() -> None:
     found = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
-    assert found.stdout.splitlines()[-1] == "1"
+    assert found.stdout.splitlines()[-1] == "100"
 
 
 def test_what_the_operator_says_about_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
+
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_service.admin.tables import readable_bytes
 from penstock_service.app import memory_report
@@ -146,6 +148,9 @@ class MemoryGuard:
 
     async def _watch(self) -> None:
         while True:
+            # What was freed is Arrow's until it gives it back: without this it does so when the thread that freed it
+            # allocates again.
+            await asyncio.to_thread(pa.default_memory_pool().release_unused)
             if await self.look():
                 return
             await asyncio.sleep(_SELDOM if self._ladder.rung is Rung.OK else _OFTEN)

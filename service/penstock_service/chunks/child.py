@@ -9,6 +9,8 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import Any
 
+import pyarrow as pa
+
 from penstock_service.chunks.file import Place
 from penstock_service.chunks.wire import Ask, Done, Over, Ready, Start
 from penstock_service.chunks.worker import Make, Verdict, Work, make_chunks, seed_from, unforeseen
@@ -16,6 +18,7 @@ from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.errors import Internal, ServiceError
 
 _PR_SET_PDEATHSIG = 1
+_IDLE = 1.0  # seconds without work after which memory that is not used goes back to the system
 _NICE = 10  # a tenth of the server's share of a CPU that both want: delivering comes before making ahead
 
 
@@ -39,6 +42,12 @@ class _Server:
         try:
             return self._connection.recv()
         except (EOFError, OSError) as error:
+            raise _ServerGone from error
+
+    def speaks_within(self, seconds: float) -> bool:
+        try:
+            return self._connection.poll(seconds)
+        except OSError as error:
             raise _ServerGone from error
 
     # These two are what `make_chunks` calls.
@@ -75,6 +84,8 @@ def _serve(server: _Server) -> None:
         return
     server.say(Ready(""))
     while True:
+        if not server.speaks_within(_IDLE):
+            pa.default_memory_pool().release_unused()
         work: Work = server.hear()
         server.say(_do(make, work, server))
 
