@@ -78,7 +78,7 @@ def main() -> None:
         with harness.server(folder, [folder / case.name for case in CASES]) as (process, target):
             for repeat in range(options.repeats):
                 for case in CASES:
-                    for over, transport in (("shm", "auto"), ("grpc", "grpc")):
+                    for over, transport in (("shm", "auto"), ("tcp", "tcp"), ("grpc", "grpc")):
                         found = run(target, process.pid, case.name, case.batch, transport)
                         results.setdefault(f"{case.name} over {over}", []).append(found)
                         print(repeat, case.name, over, found, file=sys.stderr)

@@ -43,6 +43,7 @@ def _peer(name: str, module: str, environment: str, workers: int = 0, note: str 
 
 ENTRANTS = (
     Entrant("penstock", "penstock", None, note="server and client, shared memory"),
+    Entrant("penstock-tcp", "penstock_tcp", None, note="server and client, over a TCP socket"),
     Entrant("penstock-grpc", "penstock_grpc", None, note="server and client, over gRPC"),
     _peer("memmap", "memmap", "memmap", note="hand-written torch Dataset, in process"),
     _peer("memmap-2", "memmap", "memmap", 2, "the same, 2 DataLoader workers"),

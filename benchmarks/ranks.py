@@ -98,7 +98,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--transport", choices=("auto", "grpc"), default="auto")
+    parser.add_argument("--transport", choices=("auto", "tcp", "grpc"), default="auto")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     rows, repeats, epochs = (262_144, 2, 4) if options.quick else (1_048_576, options.repeats, 3)

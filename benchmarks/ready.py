@@ -23,6 +23,7 @@ from penstock_service.core.bodies import Bodies
 from penstock_service.core.feed import Bundle, EpochEnd, Memory, Opening, Span, ordinary
 from penstock_service.core.segment import Progress
 from penstock_service.deliver.data import DataService
+from penstock_service.deliver.payload import PayloadPort
 from penstock_service.deliver.session import Limits
 from penstock_service.deliver.transport import Transports
 
@@ -74,7 +75,9 @@ async def serve_penstock(batch: pa.RecordBatch, step_rows: int, frame_bytes: int
 
     keep_freed()  # as GrpcServer does
     server = grpc.aio.server(options=channel.SERVER)
-    data = DataService(subscribe, Limits(frame_bytes=frame_bytes), Transports(True, 4 << 20), 8, "benchmark")
+    payload = PayloadPort("127.0.0.1")
+    await payload.start()
+    data = DataService(subscribe, Limits(frame_bytes=frame_bytes), Transports(True, 4 << 20, payload), 8, "benchmark")
     server.add_generic_rpc_handlers((data.handler(),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

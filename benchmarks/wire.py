@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks import harness
 
-KINDS = ("penstock", "socket", "flight")
+KINDS = ("penstock", "socket", "flight")  # of servers
+OVER = {"shm": "auto", "tcp": "tcp", "grpc": "grpc"}  # what the client asks for
 BATCHES = (2, 64)
 
 READERS = {
@@ -98,17 +99,24 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=3.0)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    wire: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
-    trainer: dict[str, list[dict[str, float]]] = {"shm": [], "grpc": []}
+    wire: dict[str, list[dict[str, Any]]] = {
+        "penstock over tcp": [],
+        "penstock over grpc": [],
+        "socket": [],
+        "flight": [],
+    }
+    trainer: dict[str, list[dict[str, float]]] = {name: [] for name in OVER}
     with ExitStack() as stack:
         ports = {kind: stack.enter_context(serving(kind)) for kind in KINDS}
         for repeat in range(options.repeats):
-            for kind in KINDS:
-                wire[kind].append(run(kind, ports[kind], options.gigabytes))
-                print(repeat, kind, wire[kind][-1], file=sys.stderr)
-            wire["penstock"][-1]["share_of_socket"] = wire["penstock"][-1]["gb_per_s"] / wire["socket"][-1]["gb_per_s"]
-            wire["penstock"][-1]["share_of_flight"] = wire["penstock"][-1]["gb_per_s"] / wire["flight"][-1]["gb_per_s"]
-            for name, transport in (("shm", "auto"), ("grpc", "grpc")):
+            for name in wire:
+                kind, _, over = name.partition(" over ")
+                wire[name].append(run(kind, ports[kind], options.gigabytes, transport=over or "-"))
+                print(repeat, name, wire[name][-1], file=sys.stderr)
+            for name in ("penstock over tcp", "penstock over grpc"):
+                for peer in ("socket", "flight"):
+                    wire[name][-1][f"share_of_{peer}"] = wire[name][-1]["gb_per_s"] / wire[peer][-1]["gb_per_s"]
+            for name, transport in OVER.items():
                 runs = [run("penstock", ports["penstock"], options.gigabytes, b, transport, "torch") for b in BATCHES]
                 trainer[name].append(fitted(runs))
                 print(repeat, name, trainer[name][-1], file=sys.stderr)

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from hypothesis import settings
 
-from tests.running import Running
+from tests.running import OVER, Running
 
 if TYPE_CHECKING:
     from tests.objectstore import ObjectStore
@@ -39,9 +39,10 @@ def store(_endpoint: str) -> "ObjectStore":
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Tests marked `both_transports` run with shared memory and without."""
-    if "over" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_transports"):
-        metafunc.parametrize("over", ["shm", "grpc"], indirect=True)
+    """Tests marked `every_transport` run over each, or over those that the mark names."""
+    mark = metafunc.definition.get_closest_marker("every_transport")
+    if "over" in metafunc.fixturenames and mark is not None:
+        metafunc.parametrize("over", mark.args or list(OVER), indirect=True)
 
 
 @pytest.fixture
@@ -58,8 +59,7 @@ def serve(tmp_path: Path, over: str) -> Iterator[Serve]:
     def start(*arguments: Any, folder: str = "server") -> Running:
         words = [str(a) for a in arguments]
         flags = next((i for i, word in enumerate(words) if word.startswith("--")), len(words))
-        wire = ["--shared-memory", "off"] if over == "grpc" else []
-        running = Running(tuple(words[:flags]), tmp_path / folder, (*words[flags:], *wire))
+        running = Running(tuple(words[:flags]), tmp_path / folder, (*words[flags:], *OVER[over]))
         started.append(running)
         return running.start()
 

@@ -42,10 +42,11 @@ class _Pair:
 class Proxy:
     """`with Proxy("127.0.0.1:7400") as proxy:` clients connect to `proxy.target`. Methods may be called at any time."""
 
-    def __init__(self, upstream: str, source: str = "127.0.0.1") -> None:
-        """`source`: where the server sees its connections come from; 127.0.0.2 is no address of this host's."""
+    def __init__(self, upstream: str = "", source: str = "127.0.0.1") -> None:
+        """`upstream` may be set later. `source`: where the server sees its connections come from; 127.0.0.2 is no
+        address of this host's."""
         self.target = ""
-        self._upstream = upstream
+        self.upstream = upstream
         self._source = source
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -107,6 +108,11 @@ class Proxy:
         return self._do(lambda: len(self._pairs))
 
     @property
+    def live(self) -> int:
+        """Connections that neither end has closed."""
+        return self._do(lambda: sum(1 for p in self._pairs if not (p.client.is_closing() or p.server.is_closing())))
+
+    @property
     def passed(self) -> int:
         """Bytes passed to clients over the connections there are."""
         return self._do(lambda: sum(pair.to_client for pair in self._pairs))
@@ -164,7 +170,7 @@ class Proxy:
         if self._refusing:
             writer.transport.abort()
             return
-        host, port = self._upstream.rsplit(":", 1)
+        host, port = self.upstream.rsplit(":", 1)
         try:
             from_server, to_server = await asyncio.open_connection(host, int(port), local_addr=(self._source, 0))
         except OSError:

@@ -1,5 +1,6 @@
 """A real server process for tests, as a user starts it, on ports of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,13 @@ from pathlib import Path
 from typing import Any, Self
 
 START_SECONDS = 60.0
+
+OVER = {
+    "shm": (),
+    "tcp": ("--shared-memory", "off"),
+    "grpc": ("--shared-memory", "off", "--payload", "off"),
+}
+"""Flags of a server whose clients get a transport: those that turn the better ones off."""
 
 
 class DidNotStart(AssertionError):
@@ -76,6 +84,11 @@ class Running:
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://{self.http}{path}", timeout=10) as answer:
             return str(answer.read().decode())
+
+    @property
+    def payload(self) -> str:
+        """Where payload sockets connect, or "off"."""
+        return str(json.loads(self.get("/api/v1/info"))["payload"])
 
     def metric(self, name: str, **labels: Any) -> float:
         """The sum of the series of `name` that have `labels`."""

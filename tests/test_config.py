@@ -75,6 +75,13 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path, monk
     ]
 
 
+@pytest.mark.parametrize(("text", "value"), [("off", "off"), ("auto", "auto"), ("7402", 7402), ("'7402'", 7402)])
+def test_the_payload_port_in_a_file(tmp_path: Path, text: str, value: object) -> None:
+    """YAML makes a bool of off."""
+    (tmp_path / "penstock.yaml").write_text(f"payload: {text}")
+    assert load({}, tmp_path / "penstock.yaml").settings.payload == value
+
+
 def test_a_named_file_wins_over_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_CONFIG", str(tmp_path / "absent.yaml"))
     (tmp_path / "b.yaml").write_text("workers: 5")
@@ -111,6 +118,16 @@ def test_the_commas_of_shard_ranges_stand_between_no_datasets(monkeypatch: pytes
             {"workers": "1025"},
             "workers = '1025' (from --workers) is refused: it must be auto, or a whole number from 1",
         ),
+        (
+            {"payload": "0"},
+            "payload = '0' (from --payload) is refused: it must be auto, off, or a port from 1 to 65535",
+        ),
+        ({"payload": "65536"}, "is refused: it must be auto, off, or a port from 1 to 65535"),
+        ({"payload": "on"}, "is refused: it must be auto, off, or a port from 1 to 65535"),
+        ({"payload": "7400"}, "payload and grpc are both port 7400; they need two ports"),
+        ({"payload_advertise": "gateway"}, "is refused: an address is HOST:PORT"),
+        ({"payload_advertise": "gateway:0"}, "is refused: clients cannot connect to port 0"),
+        ({"payload_advertise": "gateway:1", "payload": "off"}, "payload_advertise is gateway:1, but payload is off"),
         ({"read_ahead_bytes": "1KiB"}, "is refused: it must be auto, or at least 1MiB"),
         ({"read_ahead_bytes": "much"}, "is refused: auto, or a size; a size is a number of bytes, or a number with B"),
         (

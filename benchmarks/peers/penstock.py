@@ -21,7 +21,7 @@ def prepare(folder: Path, case: Case) -> None:
 
 @contextlib.contextmanager
 def loader(
-    folder: Path, case: Case, workers: int, transport: Literal["auto", "grpc"] = "auto"
+    folder: Path, case: Case, workers: int, transport: Literal["auto", "tcp", "grpc"] = "auto"
 ) -> Iterator[Callable[[int], Iterator[dict[str, torch.Tensor]]]]:
     with (
         harness.server(folder, [folder / case.name]) as (_, target),

@@ -1,4 +1,4 @@
-"""Penstock, the batches over gRPC, as to another machine."""
+"""Penstock, the batches over gRPC, as to another machine whose payload port cannot be reached."""
 
 from functools import partial
 

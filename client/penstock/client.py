@@ -170,10 +170,10 @@ class Client(Registry, Runs):
             layout: "columns": a batch is a dict of tensors. "rows": it is a list of dicts, one per row.
             unified_memory: for MLX: arrays of 256 KiB and more share memory with what was received instead of being
                 copied. Default: where Metal is; see docs/mlx.md.
-            transport: "auto": shared memory where the server is on this host, else gRPC; "grpc": always gRPC. Which it
-                is, and why, is in `profile()`.
-            compression: of what travels over gRPC: "none", "lz4", "zstd", or "auto": by the measured speed of the link,
-                never on one host. See docs/client.md.
+            transport: "auto": shared memory where the server is on this host, else a TCP socket of its own, else gRPC;
+                "tcp": no shared memory; "grpc": always gRPC. Which it is, and why, is in `profile()`.
+            compression: of what travels over TCP or gRPC: "none", "lz4", "zstd", or "auto": by the measured speed of
+                the link, never on one host. See docs/client.md.
             tensor_pool: what batches are received into; None: a `TensorPool` of 512 MiB of its own.
             max_rows: the most rows an epoch has, over all ranks; for a first try of something.
             weight_by: what a dataset's share is measured in where no weights are given: "rows" (so that all end

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from penstock.errors import PenstockError, ServerUnavailable, from_wire
+from penstock.payload import Avoided
 from penstock.receiver import Memory, Receiver, Where
 from penstock_proto.v1 import channel as settings
 from penstock_proto.v1 import data_pb2 as pb
@@ -28,6 +29,7 @@ class Link:
         self._channel: grpc.Channel | None = None
         self._pid = -1
         self._lock = threading.Lock()
+        self._avoided = Avoided()
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
@@ -43,7 +45,7 @@ class Link:
 
     def open(self, message: pb.Open, where: Where, memory: Memory | None = None) -> Receiver:
         """Begin a session; its bundles are received into `memory`. `where`: the step that the trainer gets next."""
-        receiver = Receiver(self.channel(), message, self.target, self.metadata, where, memory)
+        receiver = Receiver(self.channel(), message, self.target, self.metadata, where, memory, self._avoided)
         receiver.start()
         return receiver
 

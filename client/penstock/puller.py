@@ -21,7 +21,7 @@ from penstock.link import Link
 from penstock.profile import Clock
 from penstock.receiver import Item, Received, Receiver
 from penstock.standing import Standing
-from penstock.subscription import Delivery, Order, Share
+from penstock.subscription import TRANSPORTS, Delivery, Order, Share
 from penstock.tally import Tally
 from penstock.tensor_pool import TensorPool
 from penstock.unpacking import CODECS
@@ -292,7 +292,7 @@ class Puller:
             token=self._who.token,
             start=self._standing.start or "",
             reopened=self._standing.let_in,
-            transports=["grpc"] if self._delivery.transport == "grpc" else ["shm", "grpc"],
+            transports=TRANSPORTS[self._delivery.transport],
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
             client=client_name(),
             force=self._force,

@@ -1,4 +1,5 @@
-"""One gRPC stream: a thread that reads messages and assembles bundles, and a queue in front of the training loop.
+"""One gRPC stream, and what brings bundles beside it: a thread that reads messages and assembles bundles, and a queue
+in front of the training loop.
 
 Nothing is started at import or in a constructor; `start` and `close` are a pair, and `close` may be called twice.
 """
@@ -17,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.errors import Fenced, PenstockError, ServerDraining, ServerError, ServerUnavailable, from_wire
+from penstock.offer import take
+from penstock.payload import Avoided, PayloadSocket, named
 from penstock.slots import Slots
 from penstock.unpacking import Assembly
 from penstock_proto.v1 import data_pb2 as pb
@@ -91,8 +94,9 @@ class Receiver:
         metadata: tuple[tuple[str, str], ...],
         where: Where,
         memory: Memory | None = None,
+        avoided: Avoided | None = None,
     ):
-        """`memory`: where bundles are received into; None: where NumPy puts them."""
+        """`memory`: where bundles are received into; None: where NumPy puts them. `avoided`: shared by all sessions."""
         self._memory = memory or _ordinary
         self._call_stream = channel.stream_stream(
             "/penstock.v1.Data/Stream",
@@ -110,10 +114,12 @@ class Receiver:
         self._thread: threading.Thread | None = None
         self._closed = False
         self._slots: Slots | None = None
+        self._socket: PayloadSocket | None = None
+        self._avoided = avoided or Avoided()
         self._heard = time.monotonic()
         self._pid = os.getpid()
         self.fenced: Fenced | None = None  # what was received before it is not handed out any more
-        self.wire_bytes = 0  # of payload, as it came
+        self.wire_bytes = 0  # of payload that was not in slots, as it came
         self.compression: pb.Compression | None = None  # of what comes, as told last
         self.journal: pb.Journal | None = None  # the latest that was told; holds at once, whatever is queued before it
 
@@ -131,7 +137,7 @@ class Receiver:
                 # Bounded waits, so that Ctrl-C is heard on every platform and a silent server is noticed.
                 self._came.wait(timeout=1.0)
                 if not self._items and time.monotonic() - self._heard > SILENCE:
-                    return ServerUnavailable(f"{self._target} has said nothing for {SILENCE:.0f} s")
+                    return self._silent()
             return self._items.popleft()
 
     def peek(self) -> Item | None:
@@ -160,10 +166,14 @@ class Receiver:
             return
         self._closed = True
         if self._call is None or self._pid != os.getpid():
+            if self._socket is not None:
+                self._socket.close()
             return  # not started, or inherited through a fork: the parent's stream is not ours to touch
         self._requests.say(pb.ClientMessage(close=pb.Close()))
         self._requests.end()
         self._call.cancel()
+        if self._socket is not None:
+            self._socket.end()
         if join and self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(timeout=5.0)
         self._slots = None  # unmapped with the last tensor, not with the next garbage collection
@@ -184,6 +194,9 @@ class Receiver:
             self._put(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it and not wait for ever
             self._put(ServerError(f"{self._target} sent what cannot be read: {error!r}"))
+        finally:
+            if self._socket is not None:
+                self._socket.close()
 
     def _read_messages(self) -> None:
         for message in self._call:
@@ -202,6 +215,9 @@ class Receiver:
             return self._take_control(kind, decoded)
         if decoded.bundle.HasField("slot"):
             self._put(Received(decoded.bundle, self._in_slot(decoded.bundle)))
+            return True
+        if decoded.bundle.socket:
+            self._put(Received(decoded.bundle, self._off_socket(decoded.bundle)))
             return True
         keep_freed()
         self._header, self._assembly = decoded.bundle, Assembly(self._memory(decoded.bundle.body_bytes))
@@ -233,7 +249,7 @@ class Receiver:
             self._put(self.fenced)
             return False
         if kind == "opened":
-            self._map_slots(message.opened)
+            self._take_offer(message.opened)
             self.compression = message.opened.compression
             self._put(message.opened)
         elif kind == "filling":
@@ -246,19 +262,30 @@ class Receiver:
             self.journal = message.journal
         return True  # a heartbeat, or something newer than this client: nothing to do
 
-    def _map_slots(self, opened: pb.Opened) -> None:
-        """Map what the server offers and prove it; where that fails it goes on over gRPC, and `opened` says why."""
-        if not opened.HasField("slots"):
-            return
-        offer = opened.slots
-        try:
-            self._slots = Slots(offer.path, offer.count, offer.slot_bytes)
-        except (OSError, ValueError) as error:
-            reason = f"the client cannot map {offer.path}: {error}"
-            opened.transport, opened.transport_reason = "grpc", reason
-            self._requests.say(pb.ClientMessage(proof=pb.Proof(reason=reason)))
-        else:
-            self._requests.say(pb.ClientMessage(proof=pb.Proof(nonce=self._slots.nonce)))
+    def _take_offer(self, opened: pb.Opened) -> None:
+        self._slots, self._socket, proof = take(opened, self._target, self._avoided, self._note_heard)
+        if proof is not None:
+            self._requests.say(pb.ClientMessage(proof=proof))
+        if self._closed and self._socket is not None:
+            self._socket.end()  # who closed us may have looked before it was there
+
+    def _note_heard(self) -> None:
+        self._heard = time.monotonic()
+
+    def _silent(self) -> ServerUnavailable:
+        """The stream is taken for dead. Is it the payload socket that swallows, it is not used again for a while."""
+        if self._socket is None or not self._socket.receiving:
+            return ServerUnavailable(f"{self._target} has said nothing for {SILENCE:.0f} s")
+        where = named(self._socket.address)
+        self._avoided.note(self._socket.address, f"{where} went silent within a bundle")
+        return ServerUnavailable(f"{where} has been silent within a bundle for {SILENCE:.0f} s")
+
+    def _off_socket(self, bundle: pb.Bundle) -> npt.NDArray[np.uint8]:
+        if self._socket is None:
+            raise ServerError(f"{self._target} sent a bundle over a socket that is not connected: a bug in the server")
+        memory = self._memory(bundle.body_bytes)
+        self.wire_bytes += self._socket.receive(memory)
+        return memory
 
     def _in_slot(self, bundle: pb.Bundle) -> npt.NDArray[np.uint8]:
         if self._slots is None:

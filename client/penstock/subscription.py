@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from penstock.errors import InvalidRequest
 from penstock.on_error import OnError
@@ -20,7 +20,12 @@ Start = Literal["ramp", "full"]
 Until = Literal["all", "first", "repeat"]
 WeightBy = Literal["rows", "shards", "bytes"]
 Layout = Literal["columns", "rows"]
-Transport = Literal["auto", "grpc"]
+Transport = Literal["auto", "tcp", "grpc"]
+TRANSPORTS: Final[Mapping[Transport, Sequence[str]]] = {
+    "auto": ("shm", "tcp", "grpc"),
+    "tcp": ("tcp", "grpc"),
+    "grpc": ("grpc",),
+}  # what the server may take, the best first
 Compression = Literal["auto", "none", "lz4", "zstd"]
 Datasets = str | Sequence[str] | Mapping[str, float]
 

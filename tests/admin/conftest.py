@@ -266,6 +266,7 @@ SOME_INFORMATION = ServerInformation(
     capabilities=("grpc",),
     grpc="127.0.0.1:7400",
     http="127.0.0.1:7401",
+    payload="127.0.0.1:7402",
     state_dir="/state",
     store_dir="/store",
     started_at="2026-11-21T00:00:00+00:00",

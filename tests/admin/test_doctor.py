@@ -80,6 +80,18 @@ def twice_as_good(policy: str, factor: float) -> list[dict[str, Any]]:
             "over gRPC: no shared memory: /dev/shm is full",
             "--shm-size",
         ),
+        (
+            ill("sessions", transport="tcp", transport_reason="no shared memory: /dev/shm is full"),
+            "problem",
+            "over TCP: no shared memory: /dev/shm is full",
+            "--shm-size",
+        ),
+        (
+            ill("sessions", transport_reason="no payload socket: 10.0.0.2:7402 does not answer"),
+            "problem",
+            "which costs more: no payload socket: 10.0.0.2:7402 does not answer",
+            "--payload-advertise",
+        ),
         (ill("sessions", seconds_waiting_for_rows=60.0, seconds_waiting_for_credit=30.0), "problem", "60%", "warm"),
         (ill("jobs", missing=[1]), "problem", "ranks 1 of the 2 of j, train, are missing", "trainers"),
         (ill("load", loop_lag_seconds=0.3), "problem", "0.30 s late", "CPU"),

@@ -10,11 +10,13 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import pytest
 
 import penstock
+from penstock.subscription import Transport
 from tests import datafiles
 from tests.running import Running
 
@@ -65,6 +67,7 @@ class Reader(threading.Thread):
                 world_size=RANKS,
                 name="s",
                 prefetch=self.dice.choice([1, 8, 64]),
+                transport=self.dice.choice(get_args(Transport)),
             )
             with stream:
                 if state is not None:

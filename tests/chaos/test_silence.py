@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import penstock
+from penstock.receiver import SILENCE
 from tests import datafiles
 from tests.chaos.trainer import Found, Job, read
 from tests.faults import Proxy
@@ -26,7 +27,10 @@ pytestmark = [pytest.mark.chaos, pytest.mark.timeout(240), pytest.mark.xdist_gro
 KEEPALIVE = 40.0  # seconds until either end notices: proto/penstock_proto/v1/channel.py
 LONG = KEEPALIVE + 10
 WISH: dict[str, Any] = {"seed": 3, "pool_rows": 1500, "prefetch": 4}
-NAMES = ("undisturbed", "holds the GIL", "is stopped", "half-open", "half-open for good")
+NAMES = (
+    *("undisturbed", "holds the GIL", "holds the GIL, over TCP", "is stopped", "is stopped, over TCP"),
+    *("half-open", "half-open payload", "half-open for good"),
+)
 
 
 @dataclass
@@ -60,74 +64,87 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Facts]:
     with ExitStack() as stack:
         flags = ("--bundle-bytes", "16KiB", "--frame-bytes", "4KiB")
         server = stack.enter_context(Running((str(data),), folder / "server", flags))
-        proxies = {name: stack.enter_context(Proxy(server.target)) for name in NAMES if "half-open" in name}
+        payload = stack.enter_context(Proxy())
+        behind = Running((str(data),), folder / "behind", (*flags, "--payload-advertise", payload.target))
+        payload.upstream = stack.enter_context(behind).payload
+        proxies = {name: stack.enter_context(Proxy(server.target)) for name in ("half-open", "half-open for good")}
         with penstock.connect(server.target) as client:
             stream = client.stream("rows", batch_size=10, output="numpy", **WISH)
             golden = [int(i) for batch in stream for i in batch["id"]]
             stream.close()
-        trainers = {name: job(server, proxies, folder, name) for name in NAMES}
+        targets = dict.fromkeys(NAMES, server.target) | {name: proxy.target for name, proxy in proxies.items()}
+        trainers = {name: job({**targets, "half-open payload": behind.target}[name], folder, name) for name in NAMES}
         processes = {name: trainer.start() for name, trainer in trainers.items()}
         for process in processes.values():
             stack.callback(process.kill)
         assert wait_for(lambda: all(len(read(t.file).steps) > 10 for t in trainers.values()), 30)
         began = time.monotonic()
-        for proxy in proxies.values():
+        for proxy in (*proxies.values(), payload):
             proxy.half_open()
-        stopped = processes["is stopped"].pid
-        assert stopped is not None
-        os.kill(stopped, signal.SIGSTOP)
+        stopped = [processes[name].pid or -1 for name in NAMES if "stopped" in name]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
         time.sleep(1)
         proxies["half-open"].heal()
         time.sleep(LONG - 4)
         during = jobs(server)
         time.sleep(3)
-        os.kill(stopped, signal.SIGCONT)
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
         seconds = {}
         for name, process in processes.items():
             process.join(90)
             seconds[name] = time.monotonic() - began
-        wait_for(lambda: not jobs(server), KEEPALIVE + 10)
+        wait_for(lambda: not jobs(server) | jobs(behind), KEEPALIVE + 10)
         yield Facts(
             golden,
             {name: read(trainer.file) for name, trainer in trainers.items()},
             {name: process.exitcode for name, process in processes.items()},
             seconds,
             during,
-            jobs(server),
-            server.log.read_text(),
+            jobs(server) | jobs(behind),
+            server.log.read_text() + behind.log.read_text(),
         )
 
 
-def job(server: Running, proxies: dict[str, Proxy], folder: Path, name: str) -> Job:
-    target = proxies[name].target if name in proxies else server.target
+def job(target: str, folder: Path, name: str) -> Job:
     wish = {**WISH, "reconnect_timeout": 5.0 if name == "half-open for good" else 60.0}
-    if name in proxies:
+    if "half-open" in name:
         wish["transport"] = "grpc"  # the rows themselves are on the connection
+    if "TCP" in name or "payload" in name:
+        wish["transport"] = "tcp"
     file = folder / f"{name}.jsonl"
-    return Job(target, name, "rows", 0, 1, 10, wish, file, pace=0.005, hold_gil=LONG if name == "holds the GIL" else 0)
+    return Job(target, name, "rows", 0, 1, 10, wish, file, pace=0.005, hold_gil=LONG if "GIL" in name else 0)
 
 
-@pytest.mark.parametrize("name", NAMES[:4])
+@pytest.mark.parametrize("name", NAMES[:-1])
 def test_rows_come_once_and_in_order_however_long_the_silence(facts: Facts, name: str) -> None:
     assert facts.exit_codes[name] == 0
     assert [i for step in facts.found[name].steps for i in step] == facts.golden
     assert facts.found[name].ended
 
 
-def test_a_trainer_that_holds_the_gil_keeps_its_session(facts: Facts) -> None:
-    assert "holds the GIL" in facts.jobs_during
-    assert facts.found["holds the GIL"].reconnects == 0
-    assert facts.seconds["holds the GIL"] > LONG - 1
+@pytest.mark.parametrize("name", ["holds the GIL", "holds the GIL, over TCP"])
+def test_a_trainer_that_holds_the_gil_keeps_its_session(facts: Facts, name: str) -> None:
+    assert name in facts.jobs_during
+    assert facts.found[name].reconnects == 0
+    assert facts.seconds[name] > LONG - 1
 
 
-def test_a_stopped_trainer_loses_its_session_and_comes_back_by_itself(facts: Facts) -> None:
-    assert "is stopped" not in facts.jobs_during
-    assert facts.found["is stopped"].reconnects == 1
+@pytest.mark.parametrize("name", ["is stopped", "is stopped, over TCP"])
+def test_a_stopped_trainer_loses_its_session_and_comes_back_by_itself(facts: Facts, name: str) -> None:
+    assert name not in facts.jobs_during
+    assert facts.found[name].reconnects == 1
 
 
 def test_a_half_open_connection_is_noticed_at_both_ends(facts: Facts) -> None:
     assert facts.found["half-open"].reconnects == 1
     assert facts.seconds["half-open"] < LONG + 30
+
+
+def test_a_payload_socket_that_is_silent_alone_is_given_up(facts: Facts) -> None:
+    assert facts.found["half-open payload"].reconnects == 1
+    assert SILENCE - 2 < facts.seconds["half-open payload"] < SILENCE + 40
 
 
 def test_a_network_that_stays_silent_ends_in_a_clear_error_within_patience(facts: Facts) -> None:

@@ -79,7 +79,7 @@ class History:
     def begin(self, world: int, state: str) -> None:
         datasets, wish = STREAMS[self.stream]
         self.incarnation += 1
-        batch, transport = self.dice.choice([8, 15, 20]), self.dice.choice(["auto", "grpc"])
+        batch, transport = self.dice.choice([8, 15, 20]), self.dice.choice(["auto", "tcp", "grpc"])
         self.jobs = [
             Job(
                 self.server.target,

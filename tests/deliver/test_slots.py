@@ -157,7 +157,8 @@ def test_slots_are_larger_than_bundles_over_grpc_unless_memory_is_short(saving: 
 
 
 def test_what_was_not_asked_for_or_is_off_is_not_offered() -> None:
-    assert Transports(True, 4096).offer(["grpc"], "unix:", 1, 1.0) == (None, "the client asked for gRPC")
+    unasked = Transports(True, 4096).offer(["grpc"], "unix:", 1, 1.0)
+    assert (unasked.offered, unasked.reason) == ("grpc", "the client asked for gRPC")
     off = Transports(False, 4096).offer(["shm"], "unix:", 1, 1.0)
     assert off.slots is None
     assert "--shared-memory off" in off.reason

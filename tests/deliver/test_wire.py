@@ -1,16 +1,38 @@
-"""What is written for a body is put together again at the other end, whatever the codec."""
+"""What is written for a body is put together again at the other end, whatever the carrier and the codec."""
 
 import asyncio
+import io
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.unpacking import Assembly
-from penstock_proto.v1 import frames
+from penstock.unpacking import Assembly, FromSocket
+from penstock_proto.v1 import frames, payload
 from penstock_service.core.errors import InvalidRequest
+from penstock_service.deliver.carriers import Carrier, GrpcMessages, Parts, SocketFrames
 from penstock_service.deliver.wire import Wire, settle
+
+CODECS = ["none", "lz4", "zstd"]
+
+
+class Buffered:
+    """A payload socket that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent = bytearray()
+
+    async def send(self, parts: Parts) -> None:
+        for part in parts:
+            self.sent += part
+
+
+def send(carrier: Carrier, body: bytes, frame_bytes: int, codec: str) -> Wire:
+    wire = Wire(carrier, frame_bytes, codec)
+    asyncio.run(wire.send(np.frombuffer(body, np.uint8)))
+    return wire
 
 
 def sent(body: bytes, frame_bytes: int, codec: str) -> list[bytes]:
@@ -19,19 +41,35 @@ def sent(body: bytes, frame_bytes: int, codec: str) -> list[bytes]:
     async def write(message: bytes) -> None:
         messages.append(message)
 
-    async def send() -> None:
-        await Wire(write, frame_bytes, codec).send(np.frombuffer(body, np.uint8))
-
-    asyncio.run(send())
+    wire = send(GrpcMessages(write), body, frame_bytes, codec)
+    assert wire.sent_bytes == sum(map(len, messages))
     return messages
 
 
-@given(
-    st.integers(1, 10_000),
-    st.integers(1, 3000),
-    st.sampled_from([1, 7, 251]),
-    st.sampled_from(["none", "lz4", "zstd"]),
-)
+def sent_over_a_socket(body: bytes, frame_bytes: int, codec: str) -> bytes:
+    socket: Any = Buffered()
+    wire = send(SocketFrames(socket), body, frame_bytes, codec)
+    assert wire.sent_bytes == len(socket.sent)
+    return bytes(socket.sent)
+
+
+def receive(data: bytes, size: int) -> bytes:
+    """The body of `size` bytes that these bytes of a socket bring."""
+    file = io.BytesIO(data)
+
+    def fill(view: memoryview) -> None:
+        if file.readinto(view) < len(view):
+            raise EOFError
+
+    memory = np.empty(size, np.uint8)
+    assert FromSocket(fill).receive(memory) == file.tell()
+    return bytes(memory)
+
+
+BODIES = (st.integers(1, 10_000), st.integers(1, 3000), st.sampled_from([1, 7, 251]), st.sampled_from(CODECS))
+
+
+@given(*BODIES)
 def test_a_body_is_cut_into_frames_that_join_to_it(size: int, frame_bytes: int, period: int, codec: str) -> None:
     body = bytes(i % period for i in range(size))
     messages = sent(body, frame_bytes, codec)
@@ -46,6 +84,27 @@ def test_a_body_is_cut_into_frames_that_join_to_it(size: int, frame_bytes: int, 
     assert all(frame.codec in ("", codec) for frame in cut)
 
 
+@given(*BODIES, st.data())
+def test_over_a_socket_too_and_one_that_ends_early_gives_nothing(
+    size: int, frame_bytes: int, period: int, codec: str, data: st.DataObject
+) -> None:
+    body = bytes(i % period for i in range(size))
+    travels = sent_over_a_socket(body, frame_bytes, codec)
+    assert receive(travels, size) == body
+    with pytest.raises(EOFError):
+        receive(travels[: data.draw(st.integers(0, len(travels) - 1))], size)
+
+
+def test_bodies_one_after_another_use_one_scratch_buffer_and_do_not_mix() -> None:
+    bodies = [bytes([n]) * (500 * n) for n in (3, 1, 2)]
+    file = io.BytesIO(b"".join(sent_over_a_socket(body, 400, "zstd") for body in bodies))
+    socket = FromSocket(file.readinto)
+    for body in bodies:
+        memory = np.empty(len(body), np.uint8)
+        assert socket.receive(memory) < len(body)
+        assert bytes(memory) == body
+
+
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
 def test_what_packs_well_travels_packed_and_what_does_not_as_it_is(codec: str) -> None:
     zeros, noise = bytes(100_000), np.random.default_rng(0).bytes(100_000)
@@ -55,6 +114,8 @@ def test_what_packs_well_travels_packed_and_what_does_not_as_it_is(codec: str) -
     assert frames.decode(packed).codec == codec
     assert frames.decode(plain).codec == ""
     assert len(plain) < len(noise) + 20
+    assert len(sent_over_a_socket(zeros, 1 << 20, codec)) < 2000
+    assert len(sent_over_a_socket(noise, 1 << 20, codec)) == len(noise) + payload.HEAD
 
 
 def test_more_bytes_than_were_announced_and_damaged_ones_are_refused() -> None:
@@ -64,6 +125,11 @@ def test_more_bytes_than_were_announced_and_damaged_ones_are_refused() -> None:
     frame = frames.decode(packed)
     with pytest.raises(frames.BadFrame, match="of lz4 cannot be undone"):
         Assembly(np.empty(10_000, np.uint8)).add(frames.encode_packed(bytes(len(frame.data)), 10_000, "lz4"))
+    over_a_socket = sent_over_a_socket(bytes(10_000), 1 << 20, "lz4")
+    with pytest.raises(frames.BadFrame, match="a frame of 10000 bytes where a bundle has 9999 left"):
+        receive(over_a_socket, 9999)
+    with pytest.raises(frames.BadFrame, match="of lz4 cannot be undone"):
+        receive(over_a_socket[: payload.HEAD] + bytes(len(over_a_socket)), 10_000)
 
 
 def test_who_gets_which_codec_and_why() -> None:

@@ -97,6 +97,13 @@ def test_prometheus_scrapes_the_port_that_the_server_listens_on() -> None:
     assert compose()["services"]["trainer"]["environment"]["PENSTOCK_TARGET"] == "server:7400"
 
 
+def test_every_port_of_the_server_is_pinned_exposed_and_published_under_its_number() -> None:
+    variables = dict(word.split("=", 1) for word in final_stage()["ENV"].split() if word.startswith("PENSTOCK__"))
+    ports = [variables[f"PENSTOCK__{name}"].rpartition(":")[2] for name in ("GRPC", "HTTP", "PAYLOAD")]
+    assert final_stage()["EXPOSE"].split() == ports
+    assert compose()["services"]["server"]["ports"] == [f"127.0.0.1:{port}:{port}" for port in ports]
+
+
 def test_the_container_outlives_the_servers_grace() -> None:
     from penstock_service.config import Settings
 
@@ -116,7 +123,7 @@ def test_the_images_variables_are_settings() -> None:
     from penstock_service.config import Settings
 
     names = re.findall(r"PENSTOCK__(\w+)=", final_stage()["ENV"])
-    assert len(names) == 4
+    assert len(names) == 5
     assert {name.lower() for name in names} <= set(Settings.model_fields)
 
 

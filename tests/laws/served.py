@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 
@@ -143,7 +144,9 @@ class Golden:
 class Server:
     """One life of the server, from start to its end."""
 
-    def __init__(self, given: Given) -> None:
+    def __init__(self, given: Given, port: Any = None) -> None:
+        """`port`: of payload sockets."""
+        self.port = port
         counters = Counters()
         self.mixers = Mixers(given.chunks, counters)
         self.runs = Runs(given.journals, self.mixers)
@@ -159,7 +162,7 @@ class Server:
             counters,
             given.bad_rows,
         )
-        transports = Transports(shared_memory=False, bundle_bytes=given.limits.bundle_bytes)
+        transports = Transports(False, given.limits.bundle_bytes, port)
         self.data = DataService(self.subscriptions.open, given.limits, transports, 1000, "in memory")
 
     async def handler(self, call: Call) -> None:
@@ -174,6 +177,7 @@ class Server:
             "runs": len(self.runs._live),
             "readers": len(self.mixers._readers),
             "bytes of segments and pools": self.mixers.nbytes,
+            "payload sockets": len(self.port.open) if self.port is not None else 0,
         }
         return {what: count for what, count in found.items() if count}
 

@@ -35,6 +35,7 @@ from penstock_service.app.seeds import Seeds
 from penstock_service.core.channel import Counters
 from penstock_service.deliver.session import Limits
 from tests.laws.served import Given, Golden, MemoryChunks, Server, tasks_of
+from tests.laws.sockets import MemoryPort
 from tests.laws.test_feeds import dataset
 from tests.laws.trainer import START, Saved, Trainer
 from tests.laws.virtual import VirtualLoop
@@ -98,6 +99,7 @@ class Histories(RuleBasedStateMachine):
         slow=st.sampled_from([0.0, 0.0, 0.01, 3.0]),
         row_ids=st.booleans(),
         compression=st.sampled_from(["none", "lz4", "zstd", "auto"]),
+        transport=st.sampled_from(["tcp", "tcp", "grpc"]),
         ahead=st.booleans(),
         world=st.integers(1, 3),
         rows=sizes,
@@ -113,6 +115,7 @@ class Histories(RuleBasedStateMachine):
         slow: float,
         row_ids: bool,
         compression: Any,
+        transport: Any,
         ahead: bool,
         world: int,
         rows: int,
@@ -129,7 +132,13 @@ class Histories(RuleBasedStateMachine):
         self.network = Network(self.loop, room)
         self.link = MemoryLink(self.network, dice.uniform)
         output, device = ("torch", "cpu") if ahead else ("numpy", None)
-        self.delivery = Delivery(output, *window, device=device, reconnect_timeout=RECONNECT, compression=compression)
+        self.delivery = Delivery(
+            *(output, *window),
+            device=device,
+            reconnect_timeout=RECONNECT,
+            compression=compression,
+            transport=transport,
+        )
         self.last, self.row_ids = last, row_ids
         self.jobs = -1
         self.saved = [START]
@@ -209,6 +218,18 @@ class Histories(RuleBasedStateMachine):
         call = self.call(which)
         if call is not None:
             call.cut(lose)
+
+    @rule(which=ranks, lose=st.integers(0, 100))
+    def break_the_socket(self, which: int, lose: int) -> None:
+        """The payload socket alone; the gRPC stream beside it lives."""
+        call = self.call(which)
+        if call is not None and call.socket is not None:
+            call.socket.lose(lose)
+
+    @rule(wall=st.booleans())
+    def a_wall_before_the_payload_port(self, wall: bool) -> None:
+        """Or none any more: sessions that begin from now on meet it."""
+        self.network.wall = wall
 
     @rule(which=ranks, lose=st.integers(0, 3))
     def half_open(self, which: int, lose: int) -> None:
@@ -312,7 +333,8 @@ class Histories(RuleBasedStateMachine):
 
     def start_server(self) -> None:
         if self.server is None:
-            self.server = Server(self.given)
+            self.network.port = MemoryPort(40 * self.network.room)
+            self.server = Server(self.given, self.network.port)
             self.network.handler = self.server.handler
 
     def stop_server(self, lose: int) -> None:
@@ -371,12 +393,12 @@ def test_whatever_happens_every_rank_gets_its_steps_once_and_nothing_is_left() -
     )
 
 
-def history(order: Order, last: str, rows: int, shards: list[list[int]]) -> Histories:
+def history(order: Order, last: str, rows: int, shards: list[list[int]], transport: str = "grpc") -> Histories:
     """One rank, one dataset, the smallest window: for histories written by hand."""
     made = Histories()
     made.begin(
         ([shards], order), chance=0, last=last, limits=Limits(64, 1, 40), window=(1, 1), room=1, slow=0.0,
-        row_ids=False, compression="zstd", ahead=True, world=1, rows=rows,
+        row_ids=False, compression="zstd", transport=transport, ahead=True, world=1, rows=rows,
     )  # fmt: skip
     return made
 
@@ -400,8 +422,9 @@ def test_the_last_credit_goes_back_before_the_end_is_asked_for() -> None:
     made.teardown()
 
 
-def test_a_server_in_steady_state_allocates_no_memory_for_bundles() -> None:
-    made = history(Order(["0"], pool_rows=9, refill_below=0.0), "short", 1, [[9, 9], [9, 9]])
+@pytest.mark.parametrize("transport", ["tcp", "grpc"])
+def test_a_server_in_steady_state_allocates_no_memory_for_bundles(transport: str) -> None:
+    made = history(Order(["0"], pool_rows=9, refill_below=0.0), "short", 1, [[9, 9], [9, 9]], transport)
     for _ in range(4):
         made.read_to_the_end(rank=0)
     assert made.server is not None

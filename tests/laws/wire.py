@@ -1,8 +1,8 @@
 """The wire in memory: the server's own handler at one end, the client's own receiver at the other, faults between.
 
-Messages are the bytes that gRPC would carry. What the kernels and HTTP/2 buffer is `room` messages; who writes more
-waits. A cut loses messages from the end of what is under way; a half-open call carries nothing more in either direction
-until keepalive notices.
+Messages are the bytes that gRPC would carry; the payload sockets beside it are in sockets.py. What the kernels and
+HTTP/2 buffer is `room` messages; who writes more waits. A cut loses messages from the end of what is under way; a
+half-open call carries nothing more in either direction until keepalive notices.
 """
 
 import asyncio
@@ -17,6 +17,8 @@ from penstock.errors import ServerUnavailable
 from penstock.link import Link
 from penstock.receiver import SILENCE, Item, Memory, Receiver, Where
 from penstock_proto.v1 import data_pb2 as pb
+from penstock_proto.v1 import frames
+from tests.laws.sockets import MemoryPort, MemorySocket
 from tests.laws.virtual import VirtualLoop
 
 KEEPALIVE = 40.0  # seconds until either end notices that the other is gone
@@ -38,6 +40,7 @@ class Call:
         self._room = asyncio.Event()
         self._said: asyncio.Queue[bytes] = asyncio.Queue()
         self.task: asyncio.Task[None] | None = None
+        self.socket: MemorySocket | None = None
         self.at: Callable[[], pb.Position | None] = lambda: None  # what the trainer gets next
 
     # -- the server's end: what DataService uses of grpc.aio's context ------------------------------------------
@@ -96,6 +99,8 @@ class Call:
         """The connection breaks; the last `lose` messages under way are lost with it."""
         for _ in range(min(lose, len(self.under_way))):
             self.under_way.pop()
+        if self.socket is not None:
+            self.socket.lose(20 * lose)
         self._end("connection reset by peer")
         self.stop_server()
 
@@ -124,6 +129,8 @@ class Network:
     handler: Handler | None = None
     calls: list[Call] = field(default_factory=list)
     interrupt_after: int | None = None  # items until Ctrl-C is pressed
+    port: MemoryPort | None = None  # of payload, as long as the server lives
+    wall: bool = False  # clients cannot reach that port
 
     def call(self) -> Call:
         call = Call(self)
@@ -175,8 +182,33 @@ class MemoryReceiver(Receiver):
             assert loop.time() - began < PATIENCE, "the server lives, but nothing comes"
         return self._items.popleft()
 
+    def _take_offer(self, opened: pb.Opened) -> None:
+        if not opened.HasField("payload"):
+            return
+        socket = self._network.port.open.get(opened.payload.nonce) if self._network.port is not None else None
+        if self._network.wall or socket is None:
+            opened.transport, opened.transport_reason = "grpc", "no payload socket: a wall"
+            self._requests.say(pb.ClientMessage(proof=pb.Proof(reason=opened.transport_reason)))
+            return
+        self._socket = self.call.socket = socket
+        socket.connect(self.call)
+        self._requests.say(pb.ClientMessage(proof=pb.Proof(socket=True)))
+
+    def _must_wait(self) -> bool:
+        """Is the next message the header of a bundle whose body has not come over the socket yet?"""
+        message, socket = self.call.under_way[0], self.call.socket
+        if socket is None or frames.is_frame(message):
+            return False
+        bundle = pb.ServerMessage.FromString(message).bundle
+        return bool(bundle.socket) and not socket.has_come(bundle.body_bytes)
+
     def _take_all(self) -> None:
         while self.call.under_way:
+            if self._must_wait():
+                assert self.call.socket is not None
+                if self.call.socket.over or self.call.lost is not None:
+                    self._put(ServerUnavailable("the payload connection ended within a bundle"))
+                return
             self._heard = self._network.loop.time()
             if not self._take(self.call.take()):
                 return

@@ -1,7 +1,9 @@
 """Compression on the real wire, by counting the bytes that pass through a proxy."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 import penstock
+from penstock.subscription import Transport
 from tests.faults import Proxy
 from tests.running import Running
 
@@ -33,51 +36,94 @@ def rows(tmp_path: Path) -> Callable[[int], Path]:
     return make
 
 
-def test_every_codec_brings_the_same_rows_in_fewer_bytes(serve: Serve, rows: Callable[[int], Path]) -> None:
-    server = serve(rows(1000))
+@dataclass
+class Route:
+    """Two proxies before a server: of the gRPC stream, and of payload sockets."""
+
+    server: Running
+    control: Proxy
+    payload: Proxy
+
+    def trickle(self, rate: float) -> None:
+        for proxy in (self.control, self.payload):
+            proxy.trickle(rate)
+
+    @property
+    def passed(self) -> int:
+        return self.control.passed + self.payload.passed
+
+
+@pytest.fixture
+def route(serve: Serve) -> Iterator[Callable[..., Route]]:
+    with ExitStack() as stack:
+
+        def lay(data: Path, source: str = "127.0.0.1") -> Route:
+            payload = stack.enter_context(Proxy(source=source))
+            server = serve(data, "--payload-advertise", payload.target)
+            payload.upstream = server.payload
+            return Route(server, stack.enter_context(Proxy(server.target, source)), payload)
+
+        yield lay
+
+
+@pytest.mark.parametrize("transport", ["tcp", "grpc"])
+def test_every_codec_brings_the_same_rows_in_fewer_bytes(
+    route: Callable[..., Route], rows: Callable[[int], Path], transport: Transport
+) -> None:
+    way = route(rows(1000))
     passed, seen = {}, {}
     for codec in ("none", "lz4", "zstd"):
-        with Proxy(server.target) as proxy, penstock.connect(proxy.target) as client:
-            with client.stream(
+        before = way.passed
+        with (
+            penstock.connect(way.control.target) as client,
+            client.stream(
                 *("rows",),
                 batch_size=64,
                 seed=3,
                 output="numpy",
-                transport="grpc",
+                transport=transport,
                 compression=codec,
-            ) as stream:
-                seen[codec] = np.concatenate([batch["x"] for batch in stream])
-                profile = stream.profile()
-            passed[codec] = proxy.passed
-        assert (profile["compression"], profile["transport"]) == (codec, "grpc")
+            ) as stream,
+        ):
+            seen[codec] = np.concatenate([batch["x"] for batch in stream])
+            profile = stream.profile()
+        passed[codec] = way.passed - before
+        assert (profile["compression"], profile["transport"]) == (codec, transport)
         assert float(profile["wire_bytes"]) < passed[codec] + 1000
         assert float(profile["bytes"]) > 8_000_000
     assert np.array_equal(seen["none"], seen["lz4"])
     assert np.array_equal(seen["none"], seen["zstd"])
     assert passed["none"] > 8_000_000 > 3 * passed["lz4"]
     assert passed["zstd"] < passed["none"] / 3
+    assert (way.payload.passed > way.control.passed) is (transport == "tcp")
 
 
-def test_by_itself_it_compresses_on_a_slow_link_and_says_so(serve: Serve, rows: Callable[[int], Path]) -> None:
-    server = serve(rows(8000))
-    with Proxy(server.target, source="127.0.0.2") as proxy, penstock.connect(proxy.target) as client:
-        proxy.trickle(16e6)
-        with client.stream("rows", batch_size=64, output="numpy", prefetch_bytes=8 << 20) as stream:
-            for batch in stream:
-                assert (batch["x"] - batch["x"][:, :1] == np.arange(WIDTH) % 7).all()
-            profile = stream.profile()
-            told = json.loads(server.get("/api/v1/sessions"))["sessions"]
-        assert proxy.passed < 0.8 * float(profile["bytes"])
+@pytest.mark.parametrize("transport", ["tcp", "grpc"])
+def test_by_itself_it_compresses_on_a_slow_link_and_says_so(
+    route: Callable[..., Route], rows: Callable[[int], Path], transport: Transport
+) -> None:
+    way = route(rows(8000), "127.0.0.2")
+    way.trickle(16e6)
+    with (
+        penstock.connect(way.control.target) as client,
+        client.stream("rows", batch_size=64, output="numpy", prefetch_bytes=8 << 20, transport=transport) as stream,
+    ):
+        for batch in stream:
+            assert (batch["x"] - batch["x"][:, :1] == np.arange(WIDTH) % 7).all()
+        profile = stream.profile()
+        told = json.loads(way.server.get("/api/v1/sessions"))["sessions"]
+        assert way.passed < 0.8 * float(profile["bytes"])
+    assert profile["transport"] == transport
     assert profile["compression"] in ("lz4", "zstd")
     assert "the link carries" in str(profile["compression_reason"])
     assert [session["compression"] in ("lz4", "zstd") for session in told] == [True]  # by now perhaps the other one
-    assert f"compression {profile['compression']}: the link carries" in server.log.read_text()
+    assert f"compression {profile['compression']}: the link carries" in way.server.log.read_text()
 
 
 def test_on_one_host_nothing_is_compressed_by_itself(serve: Serve, rows: Callable[[int], Path]) -> None:
     server = serve(rows(10))
     with penstock.connect(server.target) as client:
-        for transport in ("auto", "grpc"):
+        for transport in ("auto", "tcp", "grpc"):
             with client.stream("rows", batch_size=5, output="numpy", transport=transport) as stream:
                 next(iter(stream))
                 profile = stream.profile()

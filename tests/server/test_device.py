@@ -14,7 +14,7 @@ from tests.running import Running
 Serve = Callable[..., Running]
 
 
-@pytest.mark.both_transports
+@pytest.mark.every_transport
 @pytest.mark.parametrize("pin_memory", [False, True])
 def test_a_device_changes_neither_steps_nor_position(serve: Serve, tmp_path: Path, pin_memory: bool) -> None:
     server = serve(datafiles.parquet(tmp_path / "rows", shards=3, rows=700), "--bundle-bytes", "8KiB")

@@ -39,11 +39,12 @@ def big(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def stalled(serve: Serve, big: Path) -> Iterator[tuple[Running, Trainer]]:
+@pytest.fixture(params=["grpc", "tcp"])
+def stalled(serve: Serve, big: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Running, Trainer]]:
     """A server in the middle of a bundle to a trainer that is stopped: its stream cannot end in order."""
     server = serve(big, "--grace", "6", "--bundle-bytes", "64MiB")
-    wish: dict[str, Any] = {"columns": ["id", "blob"], "batch_size": 60, "prefetch_bytes": 1 << 30, "transport": "grpc"}
+    wish: dict[str, Any] = {"columns": ["id", "blob"], "batch_size": 60, "prefetch_bytes": 1 << 30}
+    wish["transport"] = request.param
     with Trainer(server.target, "big", name="s", **wish) as trainer:
         trainer.step()
         trainer.process.send_signal(signal.SIGSTOP)

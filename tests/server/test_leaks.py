@@ -18,20 +18,21 @@ Serve = Callable[..., Running]
 POOL = (psutil.cpu_count() or 1) + 4
 
 SCRIPT = """
-import gc, json, os, signal, sys, threading, time
+import gc, itertools, json, os, signal, sys, threading, time
 import psutil
 import penstock
 
 target = sys.argv[1]
 me = psutil.Process()
+over = itertools.cycle(["auto", "tcp", "grpc"])
 
 def break_off(client):
-    for batch in client.stream("rows", batch_size=10, output="numpy"):
+    for batch in client.stream("rows", batch_size=10, transport=next(over), output="numpy"):
         break
 
 def raise_inside(client):
     try:
-        with client.stream("rows", batch_size=10, output="numpy") as stream:
+        with client.stream("rows", batch_size=10, transport=next(over), output="numpy") as stream:
             for batch in stream:
                 raise ValueError("the trainer's own trouble")
     except ValueError:
@@ -41,38 +42,38 @@ def collect(client):
     class Trainer:
         def __init__(self):
             self.me = self
-            self.stream = client.stream("rows", batch_size=10, output="numpy", prefetch=2)
+            self.stream = client.stream("rows", batch_size=10, transport=next(over), output="numpy", prefetch=2)
             self.stream.get_batch()
     Trainer()
     gc.collect()
 
 def close_twice(client):
-    stream = client.stream("rows", batch_size=10, output="numpy")
+    stream = client.stream("rows", batch_size=10, transport=next(over), output="numpy")
     next(iter(stream))
     stream.close()
     stream.close()
 
 def only_look(client):
-    len(client.stream("rows", batch_size=10, output="numpy"))
+    len(client.stream("rows", batch_size=10, transport=next(over), output="numpy"))
 
 def read_to_the_end(client):
-    assert sum(len(b["id"]) for b in client.stream("rows", batch_size=10, output="numpy")) == 500
+    assert sum(len(b["id"]) for b in client.stream("rows", batch_size=10, transport=next(over), output="numpy")) == 500
 
 def be_refused(client):
     try:
-        client.stream("nothing", batch_size=10, output="numpy").get_batch()
+        client.stream("nothing", batch_size=10, transport=next(over), output="numpy").get_batch()
     except penstock.DatasetNotFound:
         pass
 
 def move_about(client):
-    with client.stream("rows", batch_size=10, output="numpy") as stream:
+    with client.stream("rows", batch_size=10, transport=next(over), output="numpy") as stream:
         for n in (3, 5, 7):
             stream.get_batch(n)
         stream.reset()
         stream.get_batch()
 
 def fork(client):
-    stream = client.stream("rows", batch_size=10, output="numpy", prefetch=2)
+    stream = client.stream("rows", batch_size=10, transport=next(over), output="numpy", prefetch=2)
     stream.get_batch()
     child = os.fork()
     if child == 0:
@@ -88,7 +89,7 @@ def killed(client):
     child = os.fork()
     if child == 0:
         own = penstock.connect(target)
-        stream = own.stream("rows", batch_size=10, output="numpy")
+        stream = own.stream("rows", batch_size=10, transport=next(over), output="numpy")
         stream.get_batch()
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
@@ -99,6 +100,7 @@ def round():
     with penstock.connect(target) as client:
         for way in WAYS:
             way(client)
+    next(over)  # another transport for each way than the round before
     gc.collect()
 
 def held():

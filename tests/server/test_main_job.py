@@ -18,7 +18,7 @@ from tests.running import Running
 
 Serve = Callable[..., Running]
 
-pytestmark = pytest.mark.both_transports
+pytestmark = pytest.mark.every_transport
 
 
 def test_a_model_learns_through_the_server_and_the_metrics_tell_the_truth(serve: Serve, tmp_path: Path) -> None:
@@ -112,6 +112,7 @@ def test_four_ranks_read_three_mixed_datasets_once_in_one_global_order(serve: Se
     assert sorted(len(f["steps"][-1]) for f in found) == [9, 9, 9, 10]
 
 
+@pytest.mark.every_transport("shm", "grpc")  # what is asked is upstream of all transports
 @pytest.mark.parametrize("workers", [("1", "threads"), ("4", "threads"), ("2", "processes")])
 def test_the_order_does_not_depend_on_workers_or_what_is_warm(
     serve: Serve, three_formats: list[Path], workers: tuple[str, str]

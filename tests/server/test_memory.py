@@ -187,7 +187,7 @@ def test_a_stalled_session_is_put_off_under_pressure_only_and_its_trainer_notice
         trainer.step()
 
 
-@pytest.mark.both_transports
+@pytest.mark.every_transport
 def test_a_stalled_trainer_keeps_the_server_within_its_credits(serve: Serve, tmp_path: Path) -> None:
     folder = tmp_path / "big"
     folder.mkdir()
@@ -214,7 +214,7 @@ def test_a_stalled_trainer_keeps_the_server_within_its_credits(serve: Serve, tmp
         now = memory(server)
         slot = int(window / 4 * 1.25) + 4096
         assert now["stages"]["slots"] <= 4096 + (-(-window // slot) + 2) * slot
-        assert now["stages"]["bundles"] <= 5 * MIB  # one on the way, one made ahead
+        assert now["stages"]["bundles"] <= 2 * (window // 4)  # one on the way, one made ahead
         allowed = now["stages"]["slots"] + now["stages"]["bundles"] + 16 * MIB  # of what allocators keep
         assert now["measured"] - before["measured"] <= allowed
 

@@ -68,13 +68,13 @@ def test_the_server_can_turn_it_off(serve: Serve, tmp_path: Path) -> None:
     server = serve(datafiles.parquet(tmp_path / "rows", shards=1, rows=100), "--shared-memory", "off")
     with penstock.connect(server.target) as client, client.stream("rows", batch_size=10, output="numpy") as stream:
         assert len(list(stream)) == 10
-        assert stream.profile()["transport"] == "grpc"
+        assert stream.profile()["transport"] == "tcp"
         assert "--shared-memory off" in str(stream.profile()["transport_reason"])
 
 
 def test_another_transport_is_refused_where_it_is_asked_for() -> None:
-    with penstock.connect("127.0.0.1:1") as client, pytest.raises(penstock.InvalidRequest, match="'auto' and 'grpc'"):
-        client.stream("rows", batch_size=1, transport="tcp")  # type: ignore[arg-type]
+    with penstock.connect("127.0.0.1:1") as client, pytest.raises(penstock.InvalidRequest, match="'tcp' and 'grpc'"):
+        client.stream("rows", batch_size=1, transport="shm")  # type: ignore[arg-type]
 
 
 def test_keeping_every_batch_costs_copies_and_neither_stalls_nor_spoils_them(serve: Serve, tmp_path: Path) -> None:

@@ -18,16 +18,16 @@ import torch
 
 import penstock
 from tests import datafiles
-from tests.running import Running
+from tests.running import OVER, Running
 
 Serve = Callable[..., Running]
 
 
-@pytest.fixture(scope="module", params=["on", "off"], ids=["shm", "grpc"])
+@pytest.fixture(scope="module", params=list(OVER))
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("stream")
     data = datafiles.parquet(folder / "rows", shards=4, rows=250)
-    with Running((str(data),), folder / "server", ("--shared-memory", request.param)) as running:
+    with Running((str(data),), folder / "server", OVER[request.param]) as running:
         yield running
 
 

@@ -8,17 +8,17 @@ import pytest
 
 import penstock
 from tests import datafiles
-from tests.running import Running
+from tests.running import OVER, Running
 
 
-@pytest.fixture(scope="module", params=["on", "off"], ids=["shm", "grpc"])
+@pytest.fixture(scope="module", params=list(OVER))
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("calls")
     data = [
         datafiles.parquet(folder / "rows", shards=4, rows=250),
         datafiles.parquet(folder / "more", shards=1, rows=300, first=10_000),
     ]
-    with Running(tuple(map(str, data)), folder / "server", ("--shared-memory", request.param)) as running:
+    with Running(tuple(map(str, data)), folder / "server", OVER[request.param]) as running:
         yield running
 
 

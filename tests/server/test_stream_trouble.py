@@ -17,10 +17,10 @@ import torch
 import penstock
 from penstock.batch import Batch
 from tests import datafiles
-from tests.running import Running
+from tests.running import OVER, Running
 
 
-@pytest.fixture(scope="module", params=["on", "off"], ids=["shm", "grpc"])
+@pytest.fixture(scope="module", params=list(OVER))
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("trouble")
     data = datafiles.parquet(folder / "rows", shards=4, rows=250)
@@ -34,7 +34,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     with Running(
         (str(data), str(holes), str(images)),
         folder / "server",
-        ("--max-sessions", "12", "--shared-memory", request.param),
+        ("--max-sessions", "12", *OVER[request.param]),
     ) as running:
         yield running
 

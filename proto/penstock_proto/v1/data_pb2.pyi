@@ -175,12 +175,14 @@ class Credit(_message.Message):
     def __init__(self, steps: _Optional[int] = ..., bytes: _Optional[int] = ..., slots: _Optional[_Iterable[int]] = ..., at: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
 
 class Proof(_message.Message):
-    __slots__ = ("nonce", "reason")
+    __slots__ = ("nonce", "reason", "socket")
     NONCE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_FIELD_NUMBER: _ClassVar[int]
     nonce: bytes
     reason: str
-    def __init__(self, nonce: _Optional[bytes] = ..., reason: _Optional[str] = ...) -> None: ...
+    socket: bool
+    def __init__(self, nonce: _Optional[bytes] = ..., reason: _Optional[str] = ..., socket: bool = ...) -> None: ...
 
 class Position(_message.Message):
     __slots__ = ("epoch", "step")
@@ -207,7 +209,7 @@ class Close(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "datasets", "seed", "notes", "slots", "compression")
+    __slots__ = ("session", "schema", "fingerprint", "plan", "steps", "rows", "transport", "transport_reason", "server", "cursor", "datasets", "seed", "notes", "slots", "compression", "payload")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SCHEMA_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -223,6 +225,7 @@ class Opened(_message.Message):
     NOTES_FIELD_NUMBER: _ClassVar[int]
     SLOTS_FIELD_NUMBER: _ClassVar[int]
     COMPRESSION_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
     session: str
     schema: bytes
     fingerprint: str
@@ -238,7 +241,18 @@ class Opened(_message.Message):
     notes: _containers.RepeatedScalarFieldContainer[str]
     slots: Slots
     compression: Compression
-    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ..., slots: _Optional[_Union[Slots, _Mapping]] = ..., compression: _Optional[_Union[Compression, _Mapping]] = ...) -> None: ...
+    payload: Payload
+    def __init__(self, session: _Optional[str] = ..., schema: _Optional[bytes] = ..., fingerprint: _Optional[str] = ..., plan: _Optional[str] = ..., steps: _Optional[int] = ..., rows: _Optional[int] = ..., transport: _Optional[str] = ..., transport_reason: _Optional[str] = ..., server: _Optional[str] = ..., cursor: _Optional[str] = ..., datasets: _Optional[_Iterable[str]] = ..., seed: _Optional[int] = ..., notes: _Optional[_Iterable[str]] = ..., slots: _Optional[_Union[Slots, _Mapping]] = ..., compression: _Optional[_Union[Compression, _Mapping]] = ..., payload: _Optional[_Union[Payload, _Mapping]] = ...) -> None: ...
+
+class Payload(_message.Message):
+    __slots__ = ("host", "port", "nonce")
+    HOST_FIELD_NUMBER: _ClassVar[int]
+    PORT_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    host: str
+    port: int
+    nonce: bytes
+    def __init__(self, host: _Optional[str] = ..., port: _Optional[int] = ..., nonce: _Optional[bytes] = ...) -> None: ...
 
 class Slots(_message.Message):
     __slots__ = ("path", "count", "slot_bytes")
@@ -261,7 +275,7 @@ class Filling(_message.Message):
     def __init__(self, rows: _Optional[int] = ..., of: _Optional[int] = ..., stage: _Optional[str] = ...) -> None: ...
 
 class Bundle(_message.Message):
-    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us", "ends_epoch", "slot", "substituted")
+    __slots__ = ("epoch", "first_step", "steps", "body_bytes", "segment", "taken", "spans", "rows", "units", "last_rows", "last_units", "last_valid", "rows_wait_us", "gather_us", "ends_epoch", "slot", "substituted", "socket")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     FIRST_STEP_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
@@ -279,6 +293,7 @@ class Bundle(_message.Message):
     ENDS_EPOCH_FIELD_NUMBER: _ClassVar[int]
     SLOT_FIELD_NUMBER: _ClassVar[int]
     SUBSTITUTED_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     first_step: int
     steps: int
@@ -296,7 +311,8 @@ class Bundle(_message.Message):
     ends_epoch: bool
     slot: int
     substituted: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ..., ends_epoch: bool = ..., slot: _Optional[int] = ..., substituted: _Optional[_Iterable[int]] = ...) -> None: ...
+    socket: bool
+    def __init__(self, epoch: _Optional[int] = ..., first_step: _Optional[int] = ..., steps: _Optional[int] = ..., body_bytes: _Optional[int] = ..., segment: _Optional[int] = ..., taken: _Optional[int] = ..., spans: _Optional[_Iterable[_Union[Span, _Mapping]]] = ..., rows: _Optional[int] = ..., units: _Optional[int] = ..., last_rows: _Optional[int] = ..., last_units: _Optional[int] = ..., last_valid: _Optional[int] = ..., rows_wait_us: _Optional[int] = ..., gather_us: _Optional[int] = ..., ends_epoch: bool = ..., slot: _Optional[int] = ..., substituted: _Optional[_Iterable[int]] = ..., socket: bool = ...) -> None: ...
 
 class Span(_message.Message):
     __slots__ = ("segment", "units", "digest")

@@ -218,6 +218,7 @@ class Information(BaseModel):
     capabilities: list[str]
     grpc: str
     http: str
+    payload: str = Field(description='where payload sockets connect, or "off"')
     state_dir: str
     store_dir: str
     started_at: str

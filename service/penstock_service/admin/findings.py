@@ -85,11 +85,20 @@ def hit_ratio(facts: Facts) -> Iterator[Finding]:
 def shared_memory(facts: Facts) -> Iterator[Finding]:
     for session in facts["sessions"]:
         reason = session["transport_reason"]
-        if session["transport"] == "grpc" and reason.startswith("no shared memory"):
+        over = session["transport"]
+        named = "gRPC" if over == "grpc" else "TCP"
+        if over != "shm" and reason.startswith("no shared memory"):
             yield Finding(
                 "problem",
-                f"session {session['session']} of {session['job']} gets its rows over gRPC: {reason}",
+                f"session {session['session']} of {session['job']} gets its rows over {named}: {reason}",
                 "make /dev/shm larger (docker run --shm-size), or the client's prefetch_bytes smaller",
+            )
+        elif over == "grpc" and reason.startswith("no payload socket"):
+            yield Finding(
+                "problem",
+                f"session {session['session']} of {session['job']} gets its rows over gRPC, which costs more: {reason}",
+                "let trainers reach the port that GET /api/v1/info calls payload, pinned with --payload PORT; behind "
+                "NAT or a proxy name it with --payload-advertise HOST:PORT",
             )
 
 

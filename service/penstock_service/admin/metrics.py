@@ -20,7 +20,7 @@ STAGES = ("read", "mix", "gather", "send")
 POLICIES = ("fail", "skip", "substitute", "quarantine")
 REASONS = ("credit", "rows")
 TUNED = ("workers", "read-ahead")
-TRANSPORTS = ("grpc", "shm")
+TRANSPORTS = ("grpc", "shm", "tcp")
 SIZES = ("0.5", "1", "2")  # of ghosts, in caps
 CODES = tuple(value for name, value in vars(codes).items() if name.isupper())
 

@@ -29,6 +29,7 @@ class ServerInformation:
     capabilities: tuple[str, ...]
     grpc: str  # the addresses it really listens on: never port 0
     http: str
+    payload: str  # of TCP sockets for payload, or "off"
     state_dir: str
     store_dir: str
     started_at: str  # ISO 8601, UTC

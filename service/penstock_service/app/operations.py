@@ -47,6 +47,7 @@ class Addresses:
 
     grpc: str
     http: str
+    payload: str = ""  # empty: none, or not yet
     started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
 
@@ -218,6 +219,7 @@ class ServerOperations:
             capabilities=("grpc",),
             grpc=self._addresses.grpc,
             http=self._addresses.http,
+            payload=self._addresses.payload or "off",
             state_dir=str(self._settings.state_dir),
             store_dir=str(self._settings.store_dir),
             started_at=self._addresses.started_at,

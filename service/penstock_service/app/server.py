@@ -47,6 +47,7 @@ from penstock_service.core.plan import PoolDefaults
 from penstock_service.core.retry import Retry
 from penstock_service.deliver.control import ControlService
 from penstock_service.deliver.data import DataService
+from penstock_service.deliver.payload import PayloadPort
 from penstock_service.deliver.rows import RowsService
 from penstock_service.deliver.server import GrpcServer
 from penstock_service.deliver.session import Limits as BundleLimits
@@ -133,10 +134,11 @@ class Server:
             policy=settings.store_policy,
         )
         self._tuner = Tuner(tuning, self._chunks, settings.worker_kind, lambda: self._guard.share)
+        payload = _payload_port(settings)
         self._data = DataService(
             self._subscribe,
             BundleLimits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
-            Transports(settings.shared_memory, settings.bundle_bytes),
+            Transports(settings.shared_memory, settings.bundle_bytes, payload),
             settings.max_sessions,
             self._version,
             self._strict.told if self._strict is not None else None,
@@ -195,10 +197,12 @@ class Server:
 
         control = ControlService(operations, self._version)
         rows = RowsService(Indexing(self._library.lookup_reference, self._chunks), settings.frame_bytes)
-        self._grpc = GrpcServer(settings.grpc, self._data, control, rows)
+        self._grpc = GrpcServer(settings.grpc, self._data, control, rows, payload)
         self._stack.push_async_callback(self._grpc.stop, 0.5)
         grpc_port = await self._grpc.start()
         self._addresses.grpc = _with_port(settings.grpc, grpc_port)
+        if payload is not None:
+            self._addresses.payload = _with_port(settings.grpc, payload.listened)
         self._lag.start()
         self._stack.push_async_callback(self._lag.stop)
         self._watch.start()
@@ -310,6 +314,14 @@ def _stores(settings: Settings) -> Stores:
         ranges=settings.object_ranges,
         range_bytes=settings.object_range_bytes,
     )
+
+
+def _payload_port(settings: Settings) -> PayloadPort | None:
+    if settings.payload == "off":
+        return None
+    advertised = host_and_port(settings.payload_advertise) if settings.payload_advertise is not None else None
+    host = host_and_port(settings.grpc)[0]
+    return PayloadPort(host, 0 if settings.payload == "auto" else settings.payload, advertised)
 
 
 def _with_port(address: str, port: int) -> str:

@@ -40,6 +40,19 @@ def _parse_workers(value: object) -> object:
 Workers = Annotated[int | Literal["auto"], BeforeValidator(_parse_workers)]
 
 
+def _parse_payload(value: object) -> object:
+    if value is False:  # what YAML makes of off
+        return "off"
+    text = value.strip().lower() if isinstance(value, str) else value
+    number = int(text) if isinstance(text, str) and text.isdecimal() else text
+    if text in ("auto", "off") or (isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= 65535):
+        return number
+    raise ValueError("it must be auto, off, or a port from 1 to 65535")
+
+
+Payload = Annotated[int | Literal["auto", "off"], BeforeValidator(_parse_payload)]
+
+
 class Settings(BaseSettings):
     """Made with keywords it reads nothing but the machine (for defaults): no environment, no file."""
 
@@ -152,12 +165,21 @@ class Settings(BaseSettings):
         default=4 * MiB,
         ge=KiB,
         le=GiB,
-        description="most bytes that are handed over at once; through shared memory four times as many",
+        description="most bytes that are handed over at once; where not over gRPC, four times as many",
     )
     bundle_steps: int = Field(default=512, ge=1, le=1 << 20, description="most steps that are handed over at once")
     frame_bytes: Size = Field(default=MiB, ge=4 * KiB, le=16 * MiB, description="bytes of one message on the wire")
     shared_memory: bool = Field(
-        default=True, description="hand batches to clients on this host through shared memory; off: all over gRPC"
+        default=True, description="hand batches to clients on this host through shared memory; off: over the network"
+    )
+    payload: Payload = Field(
+        default="auto",
+        description="port of the TCP sockets that batches travel by, on the host of --grpc; auto: a free one; "
+        "off: they travel over gRPC",
+    )
+    payload_advertise: str | None = Field(
+        default=None,
+        description="HOST:PORT where clients reach that port, if not at the host they know the server by: NAT, proxies",
     )
     pool_rows: int = Field(default=2_000_000, ge=1, description="rows in the mixing pool, where a stream does not say")
     pool_bytes: Size = Field(default=GiB, ge=MiB, description="most bytes of the rows that the pool stands for")
@@ -238,6 +260,13 @@ class Settings(BaseSettings):
         host_and_port(value)
         return value
 
+    @field_validator("payload_advertise")
+    @classmethod
+    def _check_advertised(cls, value: str | None) -> str | None:
+        if value is not None and host_and_port(value)[1] == 0:
+            raise ValueError("clients cannot connect to port 0")
+        return value
+
     @field_validator("state_dir", "store_dir", "discover")
     @classmethod
     def _expand(cls, value: Path | None) -> Path | None:
@@ -252,6 +281,10 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if self.grpc == self.http and host_and_port(self.grpc)[1] != 0:
             raise ValueError(f"grpc and http are both {self.grpc}; they need two ports")
+        if self.payload == host_and_port(self.grpc)[1]:
+            raise ValueError(f"payload and grpc are both port {self.payload}; they need two ports")
+        if self.payload_advertise is not None and self.payload == "off":
+            raise ValueError(f"payload_advertise is {self.payload_advertise}, but payload is off")
         if self.object_retry_base > self.object_retry_cap:
             raise ValueError(
                 f"object_retry_base is {self.object_retry_base:g} and object_retry_cap {self.object_retry_cap:g}; "

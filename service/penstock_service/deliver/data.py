@@ -21,8 +21,9 @@ from penstock_service.core.holding import Holding
 from penstock_service.core.status import SessionStatus
 from penstock_service.deliver import messages
 from penstock_service.deliver.fences import Comer, Fences, Key, taken_over
+from penstock_service.deliver.payload import Broken
 from penstock_service.deliver.session import RETRY_AFTER_MS, Limits, Session, Totals, Who
-from penstock_service.deliver.transport import Offer, Transports
+from penstock_service.deliver.transport import NAMES, Transport, Transports
 from penstock_service.deliver.wire import Wished, settle
 
 Subscribe = Callable[[pb.Open], Coroutine[Any, Any, Opening]]
@@ -113,7 +114,7 @@ class DataService:
             await self._tell(context, problem)
         except asyncio.CancelledError:
             raise
-        except grpc.aio.InternalError as gone:  # what gRPC says of a write whose connection broke meanwhile
+        except (grpc.aio.InternalError, Broken) as gone:  # what gRPC says of a write whose connection broke meanwhile
             _log.info("session ended: the client is gone (%s)", gone)
         except Exception:  # noqa: BLE001 - the client must not wait for ever on a bug of ours; the log has all of it
             _log.exception("session ended by a bug")
@@ -159,8 +160,7 @@ class DataService:
             session = self._admit(request, opening, context, offer, wished)
         except ServiceError:
             opening.close()
-            if offer.slots is not None:
-                offer.slots.close()
+            offer.close()
             raise
         loop = asyncio.get_running_loop()
         tasks: list[asyncio.Task[None]] = []
@@ -183,7 +183,7 @@ class DataService:
             try:
                 await asyncio.gather(*tasks, return_exceptions=True)
             finally:
-                session.let_slots_go()
+                offer.close()
                 opening.close()  # last: the feed may still have been asking
             _log.info("session %s of job %s closed", session.who.session, session.who.job)
 
@@ -217,7 +217,7 @@ class DataService:
             raise
         return opening.result()
 
-    def _admit(self, request: pb.Open, opening: Opening, context: Context, offer: Offer, wished: Wished) -> Session:
+    def _admit(self, request: pb.Open, opening: Opening, context: Context, offer: Transport, wished: Wished) -> Session:
         who = Who(
             session=secrets.token_hex(6),
             job=request.job,
@@ -232,8 +232,7 @@ class DataService:
         ledger.open_window(max(1, request.window.steps), max(1, request.window.bytes))
         target = request.view.target_rows_per_s
         session = Session(
-            *(who, opening, ledger, self._limits, self.totals, context.write, target, offer.slots),
-            *(self.bodies, wished, offer.reason),
+            *(who, opening, ledger, self._limits, self.totals, context.write, offer, target, self.bodies, wished)
         )
         self._sessions[who.session] = session
         self.totals.sessions += 1
@@ -242,7 +241,7 @@ class DataService:
         _log.info(
             "session %s: job %s, stream %s, rank %d of %d, %s, client %s, over %s: %s",
             *(who.session, who.job, who.name, who.rank, who.world_size, ", ".join(opening.datasets), who.client),
-            *("gRPC" if offer.slots is None else "shared memory", offer.reason),
+            *(NAMES[offer.offered], offer.reason),
         )
         return session
 
@@ -277,7 +276,7 @@ def _take(session: Session, message: pb.ClientMessage) -> bool:
     elif kind == "started":
         session.started(message.started.start)
     elif kind == "proof":
-        session.proof(message.proof.nonce, message.proof.reason)
+        session.proof(message.proof.nonce, message.proof.reason, message.proof.socket)
     elif kind == "open":
         raise InvalidRequest("a second Open on one stream: open another stream")
     return bool(kind != "close")

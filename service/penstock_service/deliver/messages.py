@@ -6,10 +6,10 @@ from penstock_proto.v1 import data_pb2 as pb
 from penstock_service.core.errors import Fenced, ServiceError
 from penstock_service.core.feed import Bundle, EpochEnd, News, Opening
 from penstock_service.deliver.compression import Decision
-from penstock_service.deliver.transport import Offer
+from penstock_service.deliver.transport import Transport
 
 
-def opened(opening: Opening, session: str, offer: Offer, server: str, how: Decision) -> bytes:
+def opened(opening: Opening, session: str, offer: Transport, server: str, how: Decision) -> bytes:
     message = pb.Opened(
         session=session,
         schema=opening.schema.serialize().to_pybytes(),
@@ -17,9 +17,10 @@ def opened(opening: Opening, session: str, offer: Offer, server: str, how: Decis
         plan=json.dumps(opening.plan),
         steps=opening.steps,
         rows=opening.rows,
-        transport="grpc" if offer.slots is None else "shm",
+        transport=offer.offered,
         transport_reason=offer.reason,
         slots=_slots(offer),
+        payload=_payload(offer),
         server=server,
         cursor=opening.cursor.to_json(),
         datasets=opening.datasets,
@@ -34,7 +35,7 @@ def filling(rows: int, of: int, stage: str) -> bytes:
     return _bytes(pb.ServerMessage(filling=pb.Filling(rows=rows, of=of, stage=stage)))
 
 
-def bundle(made: Bundle, slot: int | None = None) -> bytes:
+def bundle(made: Bundle, slot: int | None = None, socket: bool = False) -> bytes:
     message = pb.Bundle(
         epoch=made.epoch,
         first_step=made.first_step,
@@ -53,6 +54,7 @@ def bundle(made: Bundle, slot: int | None = None) -> bytes:
         gather_us=int(made.gather_seconds * 1e6),
         substituted=made.substituted,
         slot=slot,
+        socket=socket,
     )
     return _bytes(pb.ServerMessage(bundle=message))
 
@@ -98,7 +100,12 @@ def _compression(how: Decision) -> pb.Compression:
     return pb.Compression(codec=how.codec, reason=how.reason)
 
 
-def _slots(offer: Offer) -> pb.Slots | None:
+def _payload(offer: Transport) -> pb.Payload | None:
+    socket = offer.socket
+    return pb.Payload(host=socket.host, port=socket.port, nonce=socket.nonce) if socket is not None else None
+
+
+def _slots(offer: Transport) -> pb.Slots | None:
     slots = offer.slots
     if slots is None:
         return None

@@ -1,4 +1,6 @@
-"""The gRPC server: data, control, health and reflection on one port, in the event loop it is started in."""
+"""The gRPC server: data, control, health and reflection on one port, payload on another, in the event loop it is
+started in.
+"""
 
 import grpc
 import grpc.aio
@@ -11,6 +13,7 @@ from penstock_proto.v1.malloc import keep_freed
 from penstock_service.core.errors import Unavailable
 from penstock_service.deliver.control import ControlService
 from penstock_service.deliver.data import DataService
+from penstock_service.deliver.payload import PayloadPort
 from penstock_service.deliver.rows import RowsService
 
 _SERVICES = (
@@ -24,7 +27,16 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 class GrpcServer:
     """start, drain, stop; `stop` may be called twice, or without `start`."""
 
-    def __init__(self, address: str, data: DataService, control: ControlService, rows: RowsService) -> None:
+    def __init__(
+        self,
+        address: str,
+        data: DataService,
+        control: ControlService,
+        rows: RowsService,
+        payload: PayloadPort | None = None,
+    ) -> None:
+        """`payload`: started before anybody can be told of it, stopped last."""
+        self._payload = payload
         self._address = address
         self._data = data
         self._control = control
@@ -36,7 +48,7 @@ class GrpcServer:
         """Listen and serve; returns the port.
 
         Raises:
-            Unavailable: the address cannot be bound.
+            Unavailable: the address, or that of payload, cannot be bound.
         """
         keep_freed()
         self._server = server = grpc.aio.server(options=channel.SERVER)
@@ -55,6 +67,8 @@ class GrpcServer:
                 f"cannot listen on {self._address} for gRPC: {_reason(error)}; is another server there? "
                 "Stop it, or choose another --grpc address (port 0 takes a free one)"
             ) from error
+        if self._payload is not None:
+            await self._payload.start()
         await server.start()
         for service in ("", *_SERVICES):
             await self._health.set(service, _SERVING)
@@ -70,6 +84,8 @@ class GrpcServer:
         server, self._server = self._server, None
         if server is not None:
             await server.stop(grace)
+        if self._payload is not None:
+            await self._payload.stop()
 
 
 def _reason(error: RuntimeError) -> str:

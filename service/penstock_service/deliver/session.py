@@ -20,8 +20,10 @@ from penstock_service.core.feed import Bundle, EpochEnd, Opening
 from penstock_service.core.holding import Holding
 from penstock_service.core.status import SessionState, SessionStatus
 from penstock_service.deliver import messages
-from penstock_service.deliver.slots import Slot, Slots
-from penstock_service.deliver.wire import Wished, Write, wire_of
+from penstock_service.deliver.carriers import GrpcMessages, SocketFrames, Write
+from penstock_service.deliver.slots import Slot
+from penstock_service.deliver.transport import NAMES, Transport
+from penstock_service.deliver.wire import Wished, wire_of
 
 PROOF_WITHIN: Final = 10.0  # seconds
 FILLING_EVERY: Final = 0.5  # seconds between two words to a client that waits for rows
@@ -79,22 +81,17 @@ class Session:
         limits: Limits,
         totals: Totals,
         write: Write,
+        transport: Transport,
         target_rows_per_s: float = 0.0,
-        slots: Slots | None = None,
         bodies: Bodies | None = None,
         compression: Wished | None = None,
-        reason: str = "",
     ) -> None:
-        """`slots`: shared with the client once it has proven that it maps them; the session closes them.
+        """`transport`: as it is offered to the client; the session closes it.
 
-        `bodies`: memory of bundles that travel otherwise; None: some of its own. `compression`: of these; None: none.
-        `reason`: why slots are offered, or not.
+        `bodies`: memory of bundles that are not in slots; None: some of its own. `compression`: of these; None: none.
         """
         self.who = who
-        self.transport = "grpc"
-        self._reason = reason
-        self._slots = slots
-        self._proof = asyncio.Event()
+        self._transport = transport
         self._making_into: Slot | None = None
         self._making_bytes = self._made_bytes = 0  # of the bundle in the making and of the one made, not in a slot
         self._target = target_rows_per_s
@@ -105,7 +102,7 @@ class Session:
         self._totals = totals
         self._write = write
         self._bodies = bodies or Bodies()
-        self._wire = wire_of(write, limits.frame_bytes, compression)
+        self._wire = wire_of(GrpcMessages(write), limits.frame_bytes, compression)
         self._credit_came = asyncio.Event()
         self._last_word: bytes | None = None  # what the client is told after the bundle in hand
         self.must_go = asyncio.Event()  # set when the session ends whether the client listens or not
@@ -123,23 +120,17 @@ class Session:
     # -- events -------------------------------------------------------------------------------------------------
 
     def credit(self, steps: int, size: int, slots: Sequence[int] = ()) -> None:
-        if self._slots is not None:
-            self._slots.give_back(slots)
+        if self._transport.slots is not None:
+            self._transport.slots.give_back(slots)
         self._ledger.grant(steps, size)
         self._client_moved = time.monotonic()
         self._done_steps += steps
         self._credit_came.set()
 
-    def proof(self, nonce: bytes, reason: str) -> None:
-        """What the client says of the slots it was offered: from here on it is known how bundles travel."""
-        if self._slots is not None and not self._proof.is_set():
-            if self._slots.prove(nonce):
-                self.transport = "shm"
-            else:
-                self._reason = f"no shared memory: {reason or 'the proof is wrong'}"
-                _log.info("session %s: %s", self.who.session, self._reason)
-                self.let_slots_go()
-        self._proof.set()
+    def proof(self, nonce: bytes, reason: str, socket: bool = False) -> None:
+        """What the client says of what it was offered: from here on it is known how bundles travel."""
+        if (trouble := self._transport.prove(nonce, reason, socket)) is not None:
+            _log.info("session %s: over %s: %s", self.who.session, NAMES[self._transport.name], trouble)
 
     def drain(self, reason: str) -> None:
         """Finish the bundle in hand, then tell the client to come back later."""
@@ -166,7 +157,8 @@ class Session:
     def holdings(self) -> list[Holding]:
         named, session = "+".join(self._opening.datasets), self.who.session
         bundles = Holding("bundles", self._making_bytes + self._made_bytes, named, session)
-        return [bundles, *([Holding("slots", self._slots.nbytes, named, session)] if self._slots is not None else [])]
+        slots = self._transport.slots
+        return [bundles, *([Holding("slots", slots.nbytes, named, session)] if slots is not None else [])]
 
     def started(self, start: str) -> None:
         """The trainer, which had only looked, takes its first step. Raises a ServiceError if it may not."""
@@ -181,7 +173,7 @@ class Session:
         if self._last_word is None:
             self._last_word = word
             self._credit_came.set()
-            self._proof.set()  # nothing waits for it any more
+            self._transport.stop_waiting()
 
     # -- the route ----------------------------------------------------------------------------------------------
 
@@ -220,32 +212,26 @@ class Session:
             if making is not None:
                 making.cancel()
                 await asyncio.gather(making, return_exceptions=True)
-            self.let_slots_go()
+            self._transport.close()
 
     async def _proven(self) -> None:
-        """No payload before it is known whether the client maps the slots."""
-        if self._slots is None:
-            return
+        """No payload before it is known how it travels."""
         try:
             async with asyncio.timeout(PROOF_WITHIN):
-                await self._proof.wait()
+                await self._transport.settled()
         except TimeoutError:
             self.proof(b"", f"no proof came within {PROOF_WITHIN:g} s")
-
-    def let_slots_go(self) -> None:
-        """May be called twice: the session may end before it runs."""
-        if self._slots is not None:
-            self._slots.close()
-            self._slots = None
+        if self._transport.name == "tcp" and self._transport.socket is not None:
+            self._wire.carrier = SocketFrames(self._transport.socket)
 
     def _take_slot(self) -> int | None:
         """The slot that the bundle just made lies in; one that it did not need is free again."""
         slot, self._making_into = self._making_into, None
-        if slot is None or self._slots is None:
+        if slot is None or self._transport.slots is None:
             return None
         if slot.used:
             return slot.index
-        self._slots.give_back([slot.index])
+        self._transport.slots.give_back([slot.index])
         return None
 
     def _may_make(self) -> bool:
@@ -258,9 +244,14 @@ class Session:
         steps = min(self._ledger.steps, self._limits.bundle_steps)
         if self._sent_steps == 0 and self._ledger.outstanding_steps == 0:
             steps = min(steps, 8)  # the first steps of a session leave early
-        slot = self._making_into = self._slots.lease() if self.transport == "shm" and self._slots else None
+        slots = self._transport.slots
+        slot = self._making_into = slots.lease() if slots is not None else None
         memory = slot.memory if slot is not None else self._bodies
-        most = self._slots.bundle_bytes if slot is not None and self._slots else self._limits.bundle_bytes
+        most = self._limits.bundle_bytes
+        if slot is not None and slots is not None:
+            most = slots.bundle_bytes
+        elif self._transport.name == "tcp":
+            most = self._transport.bundle_bytes
         size = max(1, min(most, self._ledger.bytes))
         self._making_bytes = 0 if slot is not None else size
         return asyncio.get_running_loop().create_task(self._feed.next(steps, size, self._progress, memory))
@@ -308,21 +299,22 @@ class Session:
     async def _send(self, bundle: Bundle, slot: int | None) -> None:
         started = time.monotonic()
         await self._tell_news()
-        await self._write(messages.bundle(bundle, slot))
+        over = "shm" if slot is not None else "tcp" if self._transport.name == "tcp" else "grpc"
+        await self._write(messages.bundle(bundle, slot, socket=over == "tcp"))
         if slot is None:
             await self._wire.send(bundle.body)
             self._bodies.give_back(bundle.body)
             if (decision := self._wire.take_decision()) is not None:
                 _log.info("session %s: compression %s: %s", self.who.session, *decision)
                 await self._write(messages.compression(decision))
-        self._count(bundle, slot, time.monotonic() - started)
+        self._count(bundle, over, time.monotonic() - started)
 
     async def _tell_news(self) -> None:
         """Rows that a change of the journal made different must not reach a client that has not heard of it."""
         if (news := self._opening.news()) is not None:
             await self._write(messages.journal(news))
 
-    def _count(self, bundle: Bundle, slot: int | None, seconds: float) -> None:
+    def _count(self, bundle: Bundle, over: str, seconds: float) -> None:
         self._epoch, self._step = bundle.epoch, bundle.first_step + bundle.steps
         self._sent_steps += bundle.steps
         self._client_moved = time.monotonic()
@@ -330,8 +322,7 @@ class Session:
         self._sent_bytes += bundle.body.size
         totals = self._totals
         totals.steps += bundle.steps
-        through = "grpc" if slot is None else "shm"
-        totals.bytes[through] = totals.bytes.get(through, 0) + bundle.body.size
+        totals.bytes[over] = totals.bytes.get(over, 0) + bundle.body.size
         totals.bundles += 1
         totals.send_seconds += seconds
         for dataset, rows in bundle.rows_by_dataset.items():
@@ -354,7 +345,7 @@ class Session:
             world_size=self.who.world_size,
             replica=self.who.replica,
             client=self.who.client,
-            transport=self.transport,
+            transport=self._transport.name,
             state=self._state,
             epoch=self._epoch,
             step=self._step,
@@ -373,7 +364,7 @@ class Session:
             taken_step=self._taken[1],
             seconds_since_moved=now - self._moved,
             epoch_steps=self._opening.steps,
-            transport_reason=self._reason,
+            transport_reason=self._transport.reason,
             compression=self._wire.codec,
             wire_bytes_sent=self._wire.sent_bytes,
         )

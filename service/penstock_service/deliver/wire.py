@@ -1,8 +1,11 @@
-"""Payload onto the wire: cut into frames, each compressed where that is wanted, while the one before it goes."""
+"""Payload onto the wire: cut into frames, each compressed where that is wanted, while the one before it goes.
+
+What a frame looks like there, and who takes it, is the carrier's (carriers.py).
+"""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import pyarrow as pa
@@ -10,15 +13,14 @@ import pyarrow as pa
 from penstock_proto.v1 import frames
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.core.feed import U8
+from penstock_service.deliver.carriers import Carrier, Parts
 from penstock_service.deliver.compression import NONE, Chooser, Decision
-
-Write = Callable[[bytes], Awaitable[None]]
 
 _WORTH: Final = 0.95  # what is not packed to less goes as it is
 
 
 class _Packed(NamedTuple):
-    message: bytes
+    frame: Parts
     codec: str
     before: int
     after: int
@@ -28,11 +30,11 @@ class _Packed(NamedTuple):
 class Wire:
     """How one session's bundles travel where they are not in shared memory."""
 
-    def __init__(self, write: Write, frame_bytes: int, codec: str = NONE, chooser: Chooser | None = None) -> None:
+    def __init__(self, carrier: Carrier, frame_bytes: int, codec: str = NONE, chooser: Chooser | None = None) -> None:
         """`codec` for every frame, or a `chooser` of it."""
+        self.carrier = carrier  # may be another one between two bodies
         self.sent_bytes = 0
         self._decision: Decision | None = None  # of the chooser, until somebody took it
-        self._write = write
         self._frame_bytes = frame_bytes
         self._codec = codec
         self._chooser = chooser
@@ -58,7 +60,7 @@ class Wire:
             if packed is not None:
                 self._note(packed)
             packing = self._begin(pieces, number + 1)
-            await self._put(packed.message if packed is not None else frames.encode(piece))
+            await self._put(packed.frame if packed is not None else self.carrier.frame(piece, len(piece)))
 
     def _begin(self, pieces: Sequence[memoryview], number: int) -> "asyncio.Future[_Packed] | None":
         """Compress a piece in a thread; None where it goes as it is, or there is none."""
@@ -76,21 +78,22 @@ class Wire:
         packed = self._codecs[codec].compress(piece)
         seconds = time.perf_counter() - started
         if packed.size >= _WORTH * len(piece):
-            return _Packed(frames.encode(piece), codec, len(piece), len(piece), seconds)
+            return _Packed(self.carrier.frame(piece, len(piece)), codec, len(piece), len(piece), seconds)
         # A slice, because Arrow's own view of a buffer that has shrunk still has the length it had.
-        message = frames.encode_packed(memoryview(packed.slice(0, packed.size)), len(piece), codec)
-        return _Packed(message, codec, len(piece), packed.size, seconds)
+        frame = self.carrier.frame(memoryview(packed.slice(0, packed.size)), len(piece), codec)
+        return _Packed(frame, codec, len(piece), packed.size, seconds)
 
     def _note(self, packed: _Packed) -> None:
         if self._chooser is not None:
             self._chooser.packed(packed.codec, packed.before, packed.after, packed.seconds, time.monotonic())
 
-    async def _put(self, message: bytes) -> None:
+    async def _put(self, frame: Parts) -> None:
         started = time.perf_counter()
-        await self._write(message)
-        self.sent_bytes += len(message)
+        await self.carrier.put(frame)
+        size = sum(map(len, frame))
+        self.sent_bytes += size
         if self._chooser is not None:
-            decision = self._chooser.written(len(message), time.perf_counter() - started, time.monotonic())
+            decision = self._chooser.written(size, time.perf_counter() - started, time.monotonic())
             self._decision = decision or self._decision
 
 
@@ -101,11 +104,11 @@ class Wished(NamedTuple):
     chooser: Chooser | None = None
 
 
-def wire_of(write: Write, frame_bytes: int, wished: Wished | None) -> Wire:
+def wire_of(carrier: Carrier, frame_bytes: int, wished: Wished | None) -> Wire:
     """None: nothing is compressed."""
     if wished is None:
-        return Wire(write, frame_bytes)
-    return Wire(write, frame_bytes, wished.decision.codec, wished.chooser)
+        return Wire(carrier, frame_bytes)
+    return Wire(carrier, frame_bytes, wished.decision.codec, wished.chooser)
 
 
 def settle(wish: str, codecs: Sequence[str], here: bool, shared: bool) -> Wished:
