@@ -51,6 +51,9 @@ bench: $(STAMP)  ## speed at the trainer and of the peers, what mixing and many 
 	$(BIN)/python -m benchmarks.idle --json benchmarks/results/idle.json
 	$(BIN)/python -m benchmarks.wire --json benchmarks/results/wire.json
 	$(BIN)/python -m benchmarks.allocations --json benchmarks/results/allocations.json
+	$(BIN)/python -m benchmarks.strings --json benchmarks/results/strings.json
+	$(BIN)/python -m benchmarks.slow_worker --json benchmarks/results/slow_worker.json
+	$(BIN)/python -m benchmarks.python_transform --json benchmarks/results/python_transform.json
 
 bench-scale: $(STAMP)  ## resume, restart, memory, pools, large and many files: an hour, 40 GB of disk; JSON there too
 	$(BIN)/python -m benchmarks.resume --json benchmarks/results/resume.json

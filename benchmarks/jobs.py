@@ -59,7 +59,7 @@ def run(case: Case, folder: Path, jobs: int, pool: int) -> dict[str, dict[str, A
     """Both turns of one server: cold, then warm."""
     rows = [{"python": "benchmarks.row_scaling:scale"}]
     found = {}
-    flags = ("--python-modules", "benchmarks.row_scaling", "--chunk-bytes", "1MiB")
+    flags = ("--python-modules", "benchmarks.row_scaling", "--chunk-bytes", "1MiB", "--preload", "lazy")
     with (
         tempfile.TemporaryDirectory(prefix="penstock-bench-", dir=folder) as own,
         harness.server(Path(own), [folder / case.name], *flags) as (process, target),

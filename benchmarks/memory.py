@@ -1,7 +1,8 @@
 """Does memory stay where it is? RssAnon + RssShmem of server and client over 1,000,000 batches.
 
 One server and one client process, many epochs of a shuffled dataset; 500,000 batches first, until every thread has met
-its largest bundle. Compared are the medians of the first and of the last tenth of what follows. `--quick`: a tenth.
+its largest bundle. Compared are the medians of the first and of the last tenth of what follows. Slots of shared memory
+count when they are first written, the last of six often late: `anonymous` leaves them out. `--quick`: a tenth.
 
     python -m benchmarks.memory --json benchmarks/results/memory.json
 """
@@ -64,7 +65,11 @@ def main() -> None:
             arguments = [sys.executable, "-c", CLIENT, target, str(wanted // 2), str(wanted)]
             client = subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
             sides = {"server": process, "client": psutil.Process(client.pid)}
-            with watching.Memory({side: partial(watching.held, one) for side, one in sides.items()}) as memory:
+            readings = {side: partial(watching.held, one) for side, one in sides.items()}
+            own = {
+                f"{side}, anonymous": partial(watching.held, one, kinds=("RssAnon:",)) for side, one in sides.items()
+            }
+            with watching.Memory(readings | own) as memory:
                 assert client.stdout is not None
                 client.stdout.readline()
                 first = len(memory.samples)
@@ -74,7 +79,7 @@ def main() -> None:
     batches, seconds = output.split()
     cases: dict[str, Any] = {
         side: drift([sample[side] for _, sample in memory.samples[first:] if sample[side]])
-        for side in ("server", "client")
+        for side in (*readings, *own)
     }
     for side, case in cases.items():  # on the way, the first 500,000 included
         case["every_twentieth_mb"] = [

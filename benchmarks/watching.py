@@ -13,7 +13,7 @@ import psutil
 _SEGMENT = re.compile(r"its segment was ready in ([\d.]+) s")
 
 
-def held(process: psutil.Process, itself: bool = True) -> int:
+def held(process: psutil.Process, itself: bool = True, kinds: tuple[str, ...] = ("RssAnon:", "RssShmem:")) -> int:
     """RssAnon + RssShmem in bytes, of the process and all below it: mapped chunks belong to the page cache."""
     total = 0
     try:
@@ -25,7 +25,7 @@ def held(process: psutil.Process, itself: bool = True) -> int:
             lines = Path(f"/proc/{one.pid}/status").read_text().splitlines()
         except OSError:  # it has ended meanwhile
             continue
-        total += sum(int(x.split()[1]) * 1024 for x in lines if x.startswith(("RssAnon:", "RssShmem:")))
+        total += sum(int(x.split()[1]) * 1024 for x in lines if x.startswith(kinds))
     return total
 
 

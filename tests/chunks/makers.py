@@ -77,10 +77,17 @@ def marks(root: str | Path, what: str) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
+def order(root: str | Path, what: str, times: int) -> None:
+    """Let `make_badly` fail this often. Workers may read it meanwhile: it is there whole, or not yet."""
+    new = Path(root) / f"{what}.new"
+    new.write_text(str(times))
+    new.replace(Path(root) / f"{what}.times")
+
+
 def wanted(root: str, what: str) -> int:
     """How often a test asks for something to go wrong."""
-    order = Path(root) / what
-    return int(order.read_text()) if order.exists() else 0
+    said = Path(root) / what
+    return int(said.read_text()) if said.exists() else 0
 
 
 def make(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:

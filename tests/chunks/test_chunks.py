@@ -30,11 +30,6 @@ def go(root: Path, *chunks: int) -> None:
         (root / f"go-{chunk}").touch()
 
 
-def order(root: Path, what: str, times: int) -> None:
-    """Let `make_badly` fail this often."""
-    (root / f"{what}.times").write_text(str(times))
-
-
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
         while not true():  # noqa: ASYNC110 - what is waited for happens in other threads
@@ -244,7 +239,7 @@ def test_a_stored_chunk_that_was_replaced_is_seen(running: Running, root: Path, 
 
 def test_unreadable_sources_are_tried_again(running: Running, toy: DatasetVersion, root: Path) -> None:
     async def main() -> None:
-        order(root, "source-1", 3)
+        makers.order(root, "source-1", 3)
         async with running(makers.make_badly) as chunks:
             await chunks.infos(toy, range(3))
             assert (chunks.numbers().retried, chunks.numbers().failed) == (3, 0)
@@ -256,7 +251,7 @@ def test_unreadable_sources_fail_in_the_end_and_are_not_remembered(
     running: Running, toy: DatasetVersion, root: Path
 ) -> None:
     async def main() -> None:
-        order(root, "source-1", 5)
+        makers.order(root, "source-1", 5)
         async with running(makers.make_badly) as chunks:
             got = await asyncio.gather(*(chunks.info(toy, c) for c in range(3)), return_exceptions=True)
             assert [type(x).__name__ for x in got] == ["ChunkInfo", "SourceUnreadable", "SourceUnreadable"]
@@ -268,7 +263,7 @@ def test_unreadable_sources_fail_in_the_end_and_are_not_remembered(
 
 def test_a_data_error_goes_to_all_who_wait_and_is_remembered(running: Running, toy: DatasetVersion, root: Path) -> None:
     async def main() -> None:
-        order(root, "data-4", 1)
+        makers.order(root, "data-4", 1)
         async with running(makers.make_badly) as chunks:
             got = await asyncio.gather(*(chunks.infos(toy, [4, 3]) for _ in range(5)), return_exceptions=True)
             assert [type(x) for x in got] == [DataError] * 5
@@ -287,7 +282,7 @@ def test_an_unforeseen_error_is_internal_and_the_worker_lives(
 ) -> None:
     async def main() -> None:
         for chunk in range(5):
-            order(root, f"{what}-{chunk}", 1)
+            makers.order(root, f"{what}-{chunk}", 1)
         async with running(makers.make_badly) as chunks:
             for chunk in (0, 3, 4):
                 with pytest.raises(Internal, match=f"failed with {named}"):
@@ -477,8 +472,8 @@ def test_thousands_of_chunks_at_once_leave_the_loop_its_turn(running: Running, r
 
 def test_a_source_error_in_a_hint_harms_nobody(running: Running, toy: DatasetVersion, root: Path) -> None:
     async def main() -> None:
-        order(root, "source-6", 1)
-        order(root, "data-7", 1)
+        makers.order(root, "source-6", 1)
+        makers.order(root, "data-7", 1)
         async with running(makers.make_badly) as chunks:
             chunks.prefetch(toy, [6, 7])
             await until(lambda: chunks.numbers().failed + chunks.numbers().retried == 2)

@@ -22,7 +22,7 @@ def toy(tmp_path: Path) -> DatasetVersion:
 
 def broken(toy: DatasetVersion, times: int) -> None:
     for chunk in range(UNITS):
-        (Path(toy.root) / f"source-{chunk}.times").write_text(str(times))
+        makers.order(toy.root, f"source-{chunk}", times)
 
 
 def reads(toy: DatasetVersion) -> int:
@@ -77,7 +77,7 @@ def test_a_place_that_stays_broken_fails_what_waits_at_the_deadline_with_the_las
 def test_files_that_are_gone_or_bad_break_no_place(running: Running, toy: DatasetVersion) -> None:
     async def main() -> None:
         for chunk in range(UNITS):
-            (Path(toy.root) / f"data-{chunk}.times").write_text("1000")
+            makers.order(toy.root, f"data-{chunk}", 1000)
         async with running(makers.make_badly, breaker=Limits(2, 60.0)) as chunks:
             got = await asyncio.gather(*(chunks.info(toy, c) for c in range(UNITS)), return_exceptions=True)
             assert {type(x).__name__ for x in got} == {"DataError"}

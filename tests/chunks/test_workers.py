@@ -17,8 +17,8 @@ from penstock_service.chunks.processes import ProcessExecutor
 from penstock_service.core.errors import DataError, Internal, SourceUnreadable, Unavailable
 from tests.chunks import makers
 from tests.chunks.conftest import Running
-from tests.chunks.makers import ROWS, dataset, marks
-from tests.chunks.test_chunks import go, order, until
+from tests.chunks.makers import ROWS, dataset, marks, order
+from tests.chunks.test_chunks import go, until
 
 
 @pytest.fixture

@@ -85,6 +85,7 @@ class MemoryGuard:
         self._ended = ended
         self._census = Census(*parts)
         self._task: asyncio.Task[None] | None = None
+        self._allocations = 0  # Arrow's, when it last gave memory back
         self._chunks.cap_look_ahead(look_ahead.bytes)
         self._last = self.status()
 
@@ -148,12 +149,17 @@ class MemoryGuard:
 
     async def _watch(self) -> None:
         while True:
-            # What was freed is Arrow's until it gives it back: without this it does so when the thread that freed it
-            # allocates again.
-            await asyncio.to_thread(pa.default_memory_pool().release_unused)
+            await self._give_back()
             if await self.look():
                 return
             await asyncio.sleep(_SELDOM if self._ladder.rung is Rung.OK else _OFTEN)
+
+    async def _give_back(self) -> None:
+        """What was freed is Arrow's until it gives it back: by itself when the thread that freed it allocates again."""
+        pool = pa.default_memory_pool()
+        if (allocations := pool.num_allocations()) != self._allocations:
+            self._allocations = allocations
+            await asyncio.to_thread(pool.release_unused)
 
     async def look(self) -> bool:
         """Look once, and do what the rung asks for; True when it was the last time."""

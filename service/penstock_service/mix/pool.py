@@ -5,7 +5,9 @@ Both hashes know nothing but (seed, epoch, pass, row id); ties of the place hash
 (rows that wait, split by the segment they leave in) is only a memo.
 """
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Final, NamedTuple, Protocol
 
@@ -26,6 +28,8 @@ _PLACE: Final = 0x504C_4143_45  # which hash this is; part of what the golden ve
 _DELAY: Final = 0xD31A_5C0F_FEE5_EED5
 
 _POOLS_REMEMBERED: Final = 3
+_TOGETHER: Final = 1 << 20  # rows to be let in from which threads are worth it
+_THREADS: Final = 4  # each takes memory for its set
 
 _Waiting = tuple[U64, U64]  # row ids and place hashes
 
@@ -161,9 +165,19 @@ class MixingPool:
             return self._counted[2]
         first = max(0, segment - self._plan.cycles + 1)
         sets = range(first, min(segment, self._epochs.of(epoch).sets - 1) + 1)
+        self._admit_together(epoch, sets, segment)
         parts = [self._leaving(epoch, number, segment) for number in sets]
         self._forget()
         return parts
+
+    def _admit_together(self, epoch: int, sets: range, segment: int) -> None:
+        """After a seek most sets are wanted at once: they share nothing, and NumPy lets go of the GIL."""
+        missing = [number for number in sets if (epoch, number, segment - number) not in self._waiting]
+        if self._saving or len(missing) < 2 or len(missing) * self._plan.drain < _TOGETHER:
+            return
+        with ThreadPoolExecutor(min(len(missing), os.cpu_count() or 1, _THREADS), "seek") as threads:
+            for done in [threads.submit(self._admit, epoch, number, segment - number) for number in missing]:
+                done.result()
 
     def _shuffled(self, epoch: int) -> int:
         """The epoch that the hashes know."""
