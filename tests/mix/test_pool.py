@@ -1,5 +1,7 @@
 """Laws of the one global order: every row once, a pure function, whoever asked for what before."""
 
+from unittest.mock import patch
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 
 from penstock_service.core.hashing import digest_ids
 from penstock_service.core.plan import PlanConstants, PoolDefaults, PoolWish, Start, Until, resolve
+from penstock_service.mix import pool as mixing
 from penstock_service.mix.epochs import Epochs
 from penstock_service.mix.pool import POSITION_MASK, SOURCE_SHIFT, InOrder, MixingPool, in_place_order
 
@@ -73,6 +76,20 @@ def test_a_segment_is_the_same_whatever_was_asked_for_before(
     for _ in range(6):
         key = data.draw(st.sampled_from(sorted(expected)))
         assert pool.segment_rows(*key).tolist() == expected[key]
+
+
+@settings(max_examples=40)
+@given(datasets, plans(), st.integers(0, 99), st.integers(0, 1000))
+def test_sets_that_are_let_in_together_after_a_seek_give_the_same_segments(
+    shards: list[list[int]], plan: PlanConstants, seed: int, place: int
+) -> None:
+    reference = make(shards, plan, seed)
+    segments = reference.segments(0)
+    expected = [reference.segment_rows(0, number).tolist() for number in range(segments)]
+    sought = make(shards, plan, seed)
+    with patch.object(mixing, "_TOGETHER", 0), patch.object(mixing, "_THREADS", 3):
+        for number in range(place % segments, segments):
+            assert sought.segment_rows(0, number).tolist() == expected[number]
 
 
 @given(datasets, plans(), st.integers(0, 99), st.lists(st.tuples(st.integers(0, 1000), st.booleans()), max_size=8))
