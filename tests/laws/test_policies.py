@@ -235,15 +235,12 @@ def test_a_chunk_that_cannot_be_made_again_stops_at_its_step_and_is_never_passed
 
 
 class Recovering(InMemory):
-    """A chunk that cannot be read the first `times` times."""
+    """Chunk 1 cannot be read until somebody says that it can."""
 
-    def __init__(self, times: int) -> None:
-        super().__init__()
-        self.times = times
+    broken = True
 
     async def infos(self, dataset: DatasetVersion, chunks: Sequence[int]) -> list[ChunkInfo]:
-        if 1 in chunks and self.times:
-            self.times -= len(chunks) == 1
+        if 1 in chunks and self.broken:
             raise SourceUnreadable("not now")
         return await super().infos(dataset, chunks)
 
@@ -252,17 +249,21 @@ def test_a_segment_made_ahead_that_lacks_something_is_made_again_when_it_is_aske
     async def check() -> None:
         plan = PlanConstants(4, 4, 1, "full")
         stream = Stream((dataset(0, [[4], [4]]),), (1,), 1, False, plan, "all", None)
-        mixer = Mixer(stream.sources, stream.order(), Recovering(2), Counters())
+        chunks = Recovering()
+        mixer = Mixer(stream.sources, stream.order(), chunks, Counters())
         await mixer.segment(0, 0)
         mixer.look_ahead(0, 0)
         while any(t.get_name().startswith("segment") for t in asyncio.all_tasks()):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.001)
         assert not mixer.ready(0, 1)
+        chunks.broken = False
         assert not (await mixer.segment(0, 1)).lost
         # What is asked for and lacks something is what all get who ask, until nobody reads any more.
-        other = Mixer(stream.sources, stream.order(), Recovering(2), Counters())
+        chunks = Recovering()
+        other = Mixer(stream.sources, stream.order(), chunks, Counters())
         lacking = await other.segment(0, 1)
         assert lacking.lost == [1]
+        chunks.broken = False
         assert await other.segment(0, 1) is lacking
         other.rest()
         assert not (await other.segment(0, 1)).lost
