@@ -26,8 +26,8 @@ from tests.running import Running
 Serve = Callable[..., Running]
 
 
-def names() -> set[str]:
-    return {path.name for path in shared_folder().glob("penstock-slots-*")}
+def names(server: Running) -> list[str]:
+    return [path.name for path in shared_folder().glob(f"penstock-slots-{server.process.pid}-*")]
 
 
 def mapped(pid: int) -> int:
@@ -44,14 +44,13 @@ def wait_for(what: Callable[[], bool]) -> None:
 
 def test_both_transports_hand_over_the_same_and_say_which_it_is_and_why(serve: Serve, tmp_path: Path) -> None:
     server = serve(datafiles.parquet(tmp_path / "rows", shards=4, rows=500))
-    before = names()
     with penstock.connect(server.target) as client:
         wish: dict[str, Any] = {"batch_size": 32, "seed": 5, "output": "numpy"}
         with client.stream("rows", **wish) as shm, client.stream("rows", transport="grpc", **wish) as wire:
             for a, b in zip(shm, wire, strict=True):
                 assert a.keys() == b.keys()
                 assert all(np.array_equal(a[key], b[key]) for key in a)
-            assert names() == before, "the names are gone once proven"
+            assert not names(server), "the names are gone once proven"
             assert (shm.profile()["transport"], wire.profile()["transport"]) == ("shm", "grpc")
             assert shm.profile()["transport_reason"] == "client and server are on one host"
             assert wire.profile()["transport_reason"] == "the client asked for gRPC"
