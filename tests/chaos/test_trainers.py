@@ -5,6 +5,7 @@ got after it, put together over ranks, are the rows of an undisturbed run in the
 CHAOS_HISTORIES says how many histories, CHAOS_SEED which is the first; a failing one prints its seed.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -108,9 +109,10 @@ class History:
         process = self.dice.choice(self.processes)
         if process.is_alive():
             assert process.pid is not None
-            os.kill(process.pid, signal.SIGSTOP)
-            time.sleep(self.dice.uniform(0.05, 0.5))
-            os.kill(process.pid, signal.SIGCONT)
+            with contextlib.suppress(ProcessLookupError):  # it has come to its end meanwhile
+                os.kill(process.pid, signal.SIGSTOP)
+                time.sleep(self.dice.uniform(0.05, 0.5))
+                os.kill(process.pid, signal.SIGCONT)
 
     def change_the_world(self) -> None:
         """All trainers die; others, perhaps more or fewer, go on from the latest state that all of them had saved."""
