@@ -1,8 +1,8 @@
 """Does memory stay where it is? RssAnon + RssShmem of server and client over 1,000,000 batches.
 
 One server and one client process, many epochs of a shuffled dataset; 500,000 batches first, until every thread has met
-its largest bundle. Compared are the medians of the first and of the last tenth of what follows. Slots of shared memory
-count when they are first written, the last of six often late: `anonymous` leaves them out. `--quick`: a tenth.
+its largest bundle. Compared are the medians of the first and of the last tenth of what follows; `anonymous` leaves
+slots of shared memory out. `--quick`: a tenth.
 
     python -m benchmarks.memory --json benchmarks/results/memory.json
 """

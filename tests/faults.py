@@ -68,6 +68,15 @@ class Proxy:
         """Reset every connection there is (RST)."""
         return self._do(lambda: self._end_all(reset=True))
 
+    def strike(self, fault: str, after: int) -> None:
+        """ "cut", "reset", or anything else: reset `after` so many bytes."""
+        if fault == "cut":
+            self.cut()
+        elif fault == "reset":
+            self.reset()
+        else:
+            self.reset_after(after)
+
     def reset_after(self, size: int) -> None:
         """Reset the next connection to pass so many more bytes to its client: most likely within a message."""
         self._do(lambda: setattr(self, "_reset_after", size))

@@ -83,12 +83,7 @@ def test_connections_that_break_at_any_byte_lose_and_double_nothing(
             got += batch["id"].tolist()
             if len(got) > at:
                 at += dice.randrange(200, 800)
-                if fault == "cut":
-                    proxy.cut()
-                elif fault == "reset":
-                    proxy.reset()
-                else:
-                    proxy.reset_after(dice.randrange(10_000 if transport == "grpc" else 300))
+                proxy.strike(fault, dice.randrange(10_000 if transport == "grpc" else 300))
         assert got == whole
         assert int(stream.profile()["reconnects"]) >= 3
     assert "ended by a bug" not in server.log.read_text()

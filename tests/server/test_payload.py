@@ -4,10 +4,7 @@ import contextlib
 import gc
 import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +21,7 @@ from penstock.subscription import Transport
 from penstock_proto.v1 import PROTOCOL, channel, payload
 from penstock_proto.v1 import data_pb2 as pb
 from tests import datafiles
+from tests.keeper import keeper
 from tests.running import DidNotStart, Running
 
 Serve = Callable[..., Running]
@@ -179,25 +177,12 @@ def test_a_fork_leaves_the_parents_connection_alone(serve: Serve, tmp_path: Path
     assert got == golden
 
 
-TRAINER = """
-import sys, time, penstock
-stream = penstock.connect(sys.argv[1]).stream("rows", batch_size=10, output="numpy", transport="tcp")
-kept = [next(iter(stream))]
-print(stream.profile()["transport"], flush=True)
-time.sleep(600)
-"""
-
-
 def test_a_killed_trainer_leaves_no_connection(serve: Serve, tmp_path: Path) -> None:
     server = serve(datafiles.parquet(tmp_path / "rows", shards=1, rows=1000))
-    trainer = subprocess.Popen([sys.executable, "-c", TRAINER, server.target], stdout=subprocess.PIPE, text=True)
-    assert trainer.stdout is not None
-    assert trainer.stdout.readline() == "tcp\n"
-    pid, port = server.process.pid, port_of(server)
-    assert connections(pid, port) == 1
-    trainer.send_signal(signal.SIGKILL)
-    trainer.wait()
-    trainer.stdout.close()
+    with keeper(server.target, "tcp") as transport:
+        assert transport == "tcp"
+        pid, port = server.process.pid, port_of(server)
+        assert connections(pid, port) == 1
     wait_for(lambda: sessions(server) == [])
     wait_for(lambda: connections(pid, port) == 0)
 

@@ -80,12 +80,7 @@ def test_sockets_that_break_at_any_byte_lose_and_double_nothing(scene: Scene, fa
             got += batch["id"].tolist()
             if len(got) > at:
                 at += dice.randrange(200, 800)
-                if fault == "cut":
-                    scene.proxy.cut()
-                elif fault == "reset":
-                    scene.proxy.reset()
-                else:
-                    scene.proxy.reset_after(dice.randrange(10_000))
+                scene.proxy.strike(fault, dice.randrange(10_000))
         assert got == scene.whole
         assert int(stream.profile()["reconnects"]) >= 3
         assert stream.profile()["transport"] == "tcp"

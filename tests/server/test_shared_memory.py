@@ -3,9 +3,6 @@
 import gc
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +18,7 @@ from penstock_proto.v1 import PROTOCOL, channel
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_service.deliver.slots import shared_folder
 from tests import datafiles
+from tests.keeper import keeper
 from tests.running import Running
 
 Serve = Callable[..., Running]
@@ -118,24 +116,11 @@ def test_tensors_outlive_stream_client_and_server(serve: Serve, tmp_path: Path) 
     assert batch["id"].tolist() == list(range(100))
 
 
-TRAINER = """
-import sys, time, penstock
-stream = penstock.connect(sys.argv[1]).stream("rows", batch_size=10, output="numpy")
-kept = [next(iter(stream))]
-print(stream.profile()["transport"], flush=True)
-time.sleep(600)
-"""
-
-
 def test_a_killed_trainer_gives_its_slots_back(serve: Serve, tmp_path: Path) -> None:
     server = serve(datafiles.parquet(tmp_path / "rows", shards=1, rows=1000))
-    trainer = subprocess.Popen([sys.executable, "-c", TRAINER, server.target], stdout=subprocess.PIPE, text=True)
-    assert trainer.stdout is not None
-    assert trainer.stdout.readline() == "shm\n"
-    assert mapped(server.process.pid) == 1
-    trainer.send_signal(signal.SIGKILL)
-    trainer.wait()
-    trainer.stdout.close()
+    with keeper(server.target, "auto") as transport:
+        assert transport == "shm"
+        assert mapped(server.process.pid) == 1
     wait_for(lambda: server.metric("penstock_sessions") == 0)
     wait_for(lambda: mapped(server.process.pid) == 0)
 

@@ -37,8 +37,7 @@ class Ghost:
                     self.shelf.add(Entry(key, size, owner))
                 continue
             self.hits += 1
-            if entry.owner != owner:
-                self.shelf.give(entry, owner)
+            self.shelf.give(entry, owner)
         self.shelf.use(owner, len(chunks))
 
     def thin(self, keys: Iterable[str], limit: int) -> None:
