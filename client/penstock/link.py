@@ -25,6 +25,7 @@ class Link:
 
     def __init__(self, target: str, token: str | None = None) -> None:
         self.target = target
+        self.answered = False  # by a server, some time: one that is away now is waited for, as one that comes back
         self._token = token
         self._channel: grpc.Channel | None = None
         self._pid = -1
@@ -58,9 +59,11 @@ class Link:
     def call(self, method: Any, request: Any, timeout: float | None) -> Any:
         """One control call; `method` is made of a stub by the caller. Statuses become our errors."""
         try:
-            return method(request, timeout=timeout, metadata=self.metadata)
+            answer = method(request, timeout=timeout, metadata=self.metadata)
         except grpc.RpcError as error:
             raise self.error(error) from None
+        self.answered = True
+        return answer
 
     def each(self, method: Any, request: Any) -> Generator[Any, None, None]:
         """The answers of one control call that has several. The call ends where the iteration does."""

@@ -50,7 +50,7 @@ class Standing:
     def opened(self) -> None:
         self._let_in = os.getpid()
         self._agreed = self.start is not None
-        self.connected = True
+        self.connected = self._link.answered = True
 
     def getting_on(self) -> None:
         """The server is at it: a failure that comes now is a new one."""
@@ -71,7 +71,7 @@ class Standing:
             raise self._given_up(self._backoff, error, disagree)
 
     def _first_failure(self, error: PenstockError, disagree: bool) -> Backoff:
-        brief = disagree or not self.connected
+        brief = disagree or not self._link.answered
         limit, link = min(CONNECT_TIMEOUT if brief else self._timeout, self._timeout), self._link
         backoff = Backoff(limit, now=link.now, sleep=link.sleep, uniform=link.uniform)
         if disagree:
@@ -86,6 +86,6 @@ class Standing:
         if disagree and not self._agreed:
             self.start = None  # another state may be loaded now
             self._who.forget_begin()
-        if not self.connected and isinstance(error, ServerUnavailable):
+        if not self._link.answered and isinstance(error, ServerUnavailable):
             return nobody_there(self._link.target, str(error))
         return type(error)(f"{error}; gave up after {backoff.attempts} attempts in {backoff.seconds:.0f} s")

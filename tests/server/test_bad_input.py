@@ -1,5 +1,6 @@
 """What goes wrong is said clearly: what, where, how many, what to do. Each test reads the message."""
 
+import concurrent.futures
 import json
 import signal
 import subprocess
@@ -199,6 +200,21 @@ def test_no_server_says_how_to_start_one(monkeypatch: pytest.MonkeyPatch) -> Non
             first_batch(client)
         with pytest.raises(penstock.ServerUnavailable, match=r"penstock serve PATH --grpc 127\.0\.0\.1:9"):
             client.datasets()
+
+
+def test_a_server_that_answered_once_is_waited_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("penstock.standing.CONNECT_TIMEOUT", 0.2)
+    data = datafiles.parquet(tmp_path / "rows", 1, 100)
+    with Running((str(data),), tmp_path / "server") as server, penstock.connect(server.target) as client:
+        stream = client.stream("rows", batch_size=10, output="numpy")  # asks the server for nothing yet
+        client.datasets()
+        server.kill()
+        with concurrent.futures.ThreadPoolExecutor(1) as trainer:
+            first = trainer.submit(next, iter(stream))
+            assert concurrent.futures.wait([first], 1.0).not_done  # five times as long as it looks for a new address
+            server.start()
+            assert len(first.result(30)["id"]) == 10
+        stream.close()
 
 
 def test_another_kind_of_server_is_recognised(line: Running) -> None:
