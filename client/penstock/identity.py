@@ -60,7 +60,12 @@ class Identity:
 
 def client_name() -> str:
     """Name, version and process, for the server's log and for whom this process fences."""
-    return f"penstock {version('penstock')}, pid {os.getpid()} on {socket.gethostname()}"
+    return f"penstock {_version()}, pid {os.getpid()} on {socket.gethostname()}"
+
+
+@cache
+def _version() -> str:
+    return version("penstock")  # it reads a file
 
 
 @cache

@@ -19,7 +19,7 @@ GOLDEN: Final = 0x9E3779B97F4A7C15
 _M1: Final = 0xBF58476D1CE4E5B9
 _M2: Final = 0x94D049BB133111EB
 _MASK: Final = (1 << 64) - 1
-_BLOCK: Final = 1 << 15  # elements hashed at a time: temporaries stay in the second-level cache
+_BLOCK: Final = 1 << 16  # elements hashed at a time: temporaries stay in the second-level cache
 
 
 def mix64(x: int) -> int:
@@ -41,11 +41,11 @@ def key_of(*parts: int) -> int:
 def hash_rows(key: int, rows: U64) -> U64:
     """Hash each row id in `rows` (uint64, any shape [n]) under `key`; returns uint64 [n]."""
     out = np.empty_like(rows)
+    first = np.uint64((GOLDEN + key) & _MASK)  # (row + 1) * GOLDEN + key, the 1 multiplied out
     for at in range(0, len(rows), _BLOCK):
         x = out[at : at + _BLOCK]
-        np.add(rows[at : at + _BLOCK], np.uint64(1), out=x)
-        np.multiply(x, np.uint64(GOLDEN), out=x)
-        np.add(x, np.uint64(key), out=x)
+        np.multiply(rows[at : at + _BLOCK], np.uint64(GOLDEN), out=x)
+        np.add(x, first, out=x)
         _finalise(x)
     return out
 

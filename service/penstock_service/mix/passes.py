@@ -23,7 +23,10 @@ class PassOrder:
         self._of_pass = lru_cache(maxsize=4)(self._read_order)
 
     def positions(self, epoch: int, start: int, stop: int) -> list[tuple[int, I64]]:
-        """Stored positions of rows `start` up to `stop` of the reading order over all passes: (pass, int64 [n])."""
+        """Stored positions of rows `start` up to `stop` of the reading order over all passes: (pass, int64 [n]).
+
+        The arrays are the caller's.
+        """
         found = []
         while start < stop:
             number, first = divmod(start, self.rows)

@@ -6,7 +6,8 @@ Both hashes know nothing but (seed, epoch, pass, row id); ties of the place hash
 """
 
 import os
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 from typing import Final, NamedTuple, Protocol
@@ -30,8 +31,11 @@ _DELAY: Final = 0xD31A_5C0F_FEE5_EED5
 _POOLS_REMEMBERED: Final = 3
 _TOGETHER: Final = 1 << 20  # rows to be let in from which threads are worth it
 _THREADS: Final = 4  # each takes memory for its set
+_BLOCK: Final = 1 << 17  # rows hashed and sorted out at a time
 
 _Waiting = tuple[U64, U64]  # row ids and place hashes
+_Sorted = tuple[U64, U64, npt.NDArray[np.uint8]]  # and the cycles they wait
+_NOTHING: Final[_Sorted] = (np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint8))
 
 
 class Entering(NamedTuple):
@@ -195,35 +199,44 @@ class MixingPool:
 
     def _admit(self, epoch: int, number: int, from_cycle: int) -> None:
         """Let set `number` in: split its rows by the cycle they leave in, from `from_cycle` on."""
-        ids, place = self._entering_rows(epoch, number)
         limits = self._first_limits if number == 0 else self._limits
-        late = rehash(place, _DELAY)
-        if from_cycle:  # after a seek most rows have left already: only the others are sorted out
-            still = late >= np.uint64(limits[from_cycle - 1])
-            ids, place, late = ids[still], place[still], late[still]
-        wait = delays(late, limits)
-        del late
+        gone, limits = limits[:from_cycle], limits[from_cycle:]
+        parts: list[_Sorted] = []
+        for ids, place in self._entering_rows(epoch, number):
+            late = rehash(place, _DELAY)
+            if gone:  # after a seek most rows have left already: only the others are sorted out
+                still = np.flatnonzero(late >= np.uint64(gone[-1]))  # thrice as quick as by truth
+                ids, place, late = ids[still], place[still], late[still]
+            parts.append((ids, place, delays(late, limits)))
+        ids, place, wait = (np.concatenate(column) for column in zip(*(parts or [_NOTHING]), strict=True))
         by_wait = np.argsort(wait, kind="stable")  # uint8: a radix sort
-        edges = np.searchsorted(wait[by_wait], np.arange(self._plan.cycles + 1))
+        edges = np.searchsorted(wait[by_wait], np.arange(self._plan.cycles - from_cycle + 1))
         for cycle in range(from_cycle, self._plan.cycles):
-            chosen = by_wait[edges[cycle] : edges[cycle + 1]]
+            chosen = by_wait[edges[cycle - from_cycle] : edges[cycle - from_cycle + 1]]
             self._waiting[epoch, number, cycle] = (ids[chosen], place[chosen])
 
-    def _entering_rows(self, epoch: int, number: int) -> _Waiting:
-        """All rows of set `number`. What costs by the call is done for all sources together."""
-        parts: list[U64] = []
-        passes: list[int] = []
+    def _entering_rows(self, epoch: int, number: int) -> Iterator[_Waiting]:
+        """All rows of set `number`, so many at a time that what is made of them stays in the second-level cache."""
         shuffled = self._shuffled(epoch)
+        gathered: defaultdict[int, list[U64]] = defaultdict(list)  # of each pass: small sources are hashed together
+        rows: Counter[int] = Counter()
         for take in self._epochs.of(epoch).takes(number):
             tag = np.int64(take.source << SOURCE_SHIFT)
-            for pass_number, positions in self._passes[take.source].positions(shuffled, take.start, take.stop):
-                parts.append((positions | tag).view(np.uint64))
-                passes.append(pass_number)
-        ids = np.concatenate(parts) if parts else np.empty(0, np.uint64)
-        if len(set(passes)) <= 1:
-            return ids, hash_rows(key_of(_PLACE, self._seed, shuffled, *passes[:1]), ids)
-        keys = [key_of(_PLACE, self._seed, shuffled, number) for number in passes]
-        return ids, np.concatenate([hash_rows(key, part) for key, part in zip(keys, parts, strict=True)])
+            for start in range(take.start, take.stop, _BLOCK):
+                stop = min(start + _BLOCK, take.stop)
+                for pass_number, positions in self._passes[take.source].positions(shuffled, start, stop):
+                    positions |= tag
+                    gathered[pass_number].append(positions.view(np.uint64))
+                    rows[pass_number] += len(positions)
+                    if rows[pass_number] >= _BLOCK:
+                        yield self._placed(shuffled, pass_number, gathered.pop(pass_number))
+                        rows[pass_number] = 0
+        for pass_number, parts in gathered.items():
+            yield self._placed(shuffled, pass_number, parts)
+
+    def _placed(self, shuffled: int, pass_number: int, parts: list[U64]) -> _Waiting:
+        ids = np.concatenate(parts) if len(parts) > 1 else parts[0]
+        return ids, hash_rows(key_of(_PLACE, self._seed, shuffled, pass_number), ids)
 
     def _forget(self) -> None:
         """Keep what a few readers at different places need: oldest first goes what is beyond three pools."""
