@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,26 +16,68 @@ from hypothesis import strategies as st
 from penstock_service.deliver.slots import HEAD, NoSlots, Slots, sweep
 from penstock_service.deliver.transport import Transports
 
+MIB = 1 << 20
+WINDOW, LARGEST = 8 * MIB, 4 * MIB
+ROOM = WINDOW + 2 * LARGEST
 
-@given(st.lists(st.one_of(st.none(), st.integers(0, 12)), max_size=60))
-def test_a_slot_is_on_one_side_at_a_time_and_none_is_lost(events: list[int | None]) -> None:
-    """None: lease one; a number: the client says it gives that one back, true or not."""
-    slots = Slots(8 * 4096, 4096)
-    away: set[int] = set()
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(1, LARGEST + MIB).map(lambda size: ("lease", size)),
+            st.integers(0, 20).map(lambda slot: ("give back", slot)),
+        ),
+        max_size=60,
+    )
+)
+def test_a_slot_is_on_one_side_at_a_time_and_keeps_what_lies_in_it(events: list[tuple[str, int]]) -> None:
+    """Sizes of bundles that are leased for, and numbers that the client says it gives back, true or not."""
+    slots = Slots(WINDOW, LARGEST)
+    away: dict[int, npt.NDArray[np.uint8]] = {}
     try:
-        for event in events:
-            if event is None:
-                slot = slots.lease()
-                assert (slot is None) == (len(away) == slots.count)
-                if slot is not None:
-                    assert slot.index not in away
-                    away.add(slot.index)
+        for what, number in events:
+            if what == "give back":
+                slots.give_back([number])
+                away.pop(number, None)
+                continue
+            slot = slots.lease()
+            if slot is None:
+                assert len(away) == slots.count or ROOM - sum(part.nbytes for part in away.values()) < LARGEST + MIB
+                continue
+            assert slot.index not in away
+            body = slot.memory(number)
+            assert body.nbytes == number
+            if slot.used:
+                body[:] = slot.index
+                away[slot.index] = body
             else:
-                slots.give_back([event])
-                away.discard(event)
+                slots.give_back([slot.index])
             assert slots.in_use == len(away)
+            assert slots.nbytes <= HEAD + ROOM
+            allocated = slots.path.stat().st_blocks * 512
+            assert allocated == slots.nbytes
+        for index, body in away.items():
+            assert (body[[0, -1]] == index).all()
     finally:
         slots.close()
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(MIB, 16), (LARGEST, 4)])
+def test_many_small_bundles_or_a_few_large_ones_are_away_at_a_time(size: int, at_once: int) -> None:
+    slots = Slots(WINDOW, LARGEST)
+    assert slots.nbytes == HEAD
+    for before in (MIB, LARGEST):  # whatever was there before, it takes one bundle to get used to what there is now
+        full = [slot for slot in iter(slots.lease, None) if slot.memory(before).nbytes and slot.used]
+        slots.give_back([slot.index for slot in full])
+        for _ in range(LARGEST // MIB):
+            one = slots.lease()
+            assert one is not None
+            one.memory(size)
+            slots.give_back([one.index])
+        taken = [slot for slot in iter(slots.lease, None) if slot.memory(size).nbytes and slot.used]
+        assert at_once - 1 <= len(taken) <= at_once
+        slots.give_back([slot.index for slot in taken])
+    slots.close()
 
 
 def test_the_one_given_back_last_is_taken_first(tmp_path: Path) -> None:
@@ -84,28 +128,42 @@ def test_views_outlive_the_slots(tmp_path: Path) -> None:
 def test_a_place_that_is_too_small_says_what_it_has_and_what_would_help(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(file: int, start: int, length: int) -> None:
-        if start + length > HEAD + 4096:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(NoSlots, match=r"has \d+ MiB free of \d+ MiB .* --shm-size=1g"):
-        Slots(8 * 4096, 4096, tmp_path)
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_bavail=9, f_blocks=16, f_frsize=MIB))
+    with pytest.raises(NoSlots, match=r"has 9 MiB free of 16 MiB .* at least 10 MiB; .* --shm-size=1g"):
+        Slots(8 * MIB, 5 * MIB, tmp_path)
     assert not list(tmp_path.iterdir())
+    Slots(8 * MIB, 4 * MIB, tmp_path).close()
 
 
 def test_a_place_that_fills_up_later_leaves_the_slots_there_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(file: int, start: int, length: int) -> None:
-        if start + length > HEAD + 3 * 4096:
+        if start + length > HEAD + 2 * LARGEST + MIB:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    slots = Slots(8 * 4096, 4096, tmp_path)
-    assert [slots.lease() is not None for _ in range(5)] == [True, True, True, False, False]
+    slots = Slots(WINDOW, LARGEST, tmp_path)
+    used = []
+    while (slot := slots.lease()) is not None:
+        assert slot.memory(2 * MIB).nbytes == 2 * MIB
+        used.append(slot.used)
+    assert used == [True, True, False]
+    assert "bundles that find no room go over the network" in caplog.text
     slots.give_back([0])
     assert slots.lease() is not None
+    slots.close()
+
+
+def test_memory_is_had_also_where_it_cannot_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """macOS has no posix_fallocate."""
+    monkeypatch.delattr(os, "posix_fallocate")
+    slots = Slots(WINDOW, LARGEST, tmp_path)
+    slot = slots.lease()
+    assert slot is not None
+    slot.memory(LARGEST)[:] = 7
+    assert slot.used
+    assert slots.path.stat().st_blocks * 512 == slots.nbytes == HEAD + LARGEST
     slots.close()
 
 

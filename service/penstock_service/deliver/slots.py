@@ -3,14 +3,19 @@
 One file for one session, never for a second. Its name is removed as soon as the client has proven that it maps the very
 file: from then on nothing can be left over, whoever is killed. What a killed server leaves before that is found by its
 lock, which nobody holds any more, and swept away by the next one.
+
+A slot is an address range; it gets memory when a bundle needs it. So many small bundles or a few large ones are with
+the client at a time, in the same bytes.
 """
 
 import contextlib
 import fcntl
+import logging
 import mmap
 import os
 import secrets
 import tempfile
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -24,7 +29,11 @@ NONCE: Final = 16
 SLACK: Final = 1.25  # of a slot, to the bundle it is made for: its size is an estimate where rows differ
 _PREFIX: Final = "penstock-slots-"
 _PAGE: Final = 4096
+_GRAIN: Final = 1 << 20  # what a slot grows by, so that it seldom does
 _MOST: Final = 64
+_SMALLER: Final = 4  # times as many slots as large ones have room: so many small bundles may be with the client
+
+_log = logging.getLogger(__name__)
 
 
 class NoSlots(Exception):
@@ -47,40 +56,44 @@ class Slot:
 
     def memory(self, size: int) -> U8:
         """See `core.feed.Memory`."""
-        if size > self._owner.slot_bytes:
+        if not self._owner.back(self.index, size):
             return ordinary(size)
         self.used = True
         return self._owner.view(self.index, size)
 
 
 class Slots:
-    """The slots of one session. Methods belong to the event loop, but for `Slot.memory`."""
+    """The slots of one session. Methods belong to the event loop, but for `Slot.memory` of one slot at a time."""
 
     def __init__(self, window_bytes: int, slot_bytes: int, folder: Path | None = None) -> None:
-        """Enough slots of `slot_bytes` for a window of `window_bytes`, and two more.
+        """Slots of up to `slot_bytes`; together they take no more than a window of `window_bytes`, and two of them.
 
         Raises:
             NoSlots: there is no room, or no such folder.
         """
-        folder = folder or shared_folder()
+        self._folder = folder or shared_folder()
         self.slot_bytes = -(-slot_bytes // _PAGE) * _PAGE
-        self.count = min(_MOST, -(-window_bytes // self.slot_bytes)) + 2
+        large = -(-window_bytes // self.slot_bytes) + 2
+        self.count = min(_MOST, _SMALLER * large)
         self.nonce = secrets.token_bytes(NONCE)
-        self.path = folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
+        self.path = self._folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
         self.proven = False
         self._named = True
-        self._backed = 0  # slots that have pages: a full tmpfs is an error now, not a SIGBUS later
+        self._room = large * self.slot_bytes
+        self._backed = [0] * self.count  # bytes that have pages: a full tmpfs is an error now, not a SIGBUS later
+        self._wanted = 0  # bytes of a bundle, as the last ones were
+        self._growing = threading.Lock()  # else the number of a closed file may be another's
         try:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise NoSlots(f"{folder} cannot be written to: {error.strerror}") from error
+            raise NoSlots(f"{self._folder} cannot be written to: {error.strerror}") from error
         try:
-            self._map = self._mapped(folder)
+            self._map = self._mapped()
         except BaseException:
             self.close()
             raise
         self._map[:NONCE] = self.nonce
-        self._free = list(range(self._backed))  # the one given back last is taken first: it is in the caches
+        self._free = list(reversed(range(self.count)))  # the one given back last is taken first: it is in the caches
         self._away: set[int] = set()
 
     def prove(self, nonce: bytes) -> bool:
@@ -90,14 +103,35 @@ class Slots:
         return self.proven
 
     def lease(self) -> Slot | None:
-        """A slot nobody uses; None while there is none: the client keeps what it has."""
-        if not self._free and self._backed < self.count and self._back():
-            self._free.append(self._backed - 1)
-        if not self._free:
+        """A slot nobody uses, with room for a bundle like the last; None while there is none: the client keeps them."""
+        room = self._room - sum(self._backed[index] for index in self._away)
+        if not self._free or room < self._wanted:
             return None
         index = self._free.pop()
         self._away.add(index)
+        self._make_room(index)
         return Slot(self, index)
+
+    def back(self, index: int, size: int) -> bool:
+        """Give a leased slot memory for `size` bytes; False: more than a slot has, or there is no room."""
+        wanted = min(-(-size // _GRAIN) * _GRAIN, self.slot_bytes)
+        self._wanted = max(wanted, self._wanted - _GRAIN)
+        lacking = wanted - self._backed[index]
+        if size > self.slot_bytes or lacking <= 0:
+            return size <= self.slot_bytes
+        if sum(self._backed) + lacking > self._room:
+            return False
+        with self._growing:
+            if self._file < 0:  # the session has ended meanwhile
+                return False
+            try:
+                _reserve(self._file, self._start(index) + self._backed[index], lacking)
+            except OSError:
+                self._room = sum(self._backed)  # what is there must do
+                _log.warning("bundles that find no room go over the network: %s", _no_room(self._folder, lacking))
+                return False
+        self._backed[index] = wanted
+        return True
 
     def give_back(self, indices: Sequence[int]) -> None:
         """What the client no longer uses; numbers that it does not have are not believed."""
@@ -118,39 +152,52 @@ class Slots:
     @property
     def nbytes(self) -> int:
         """Memory that the slots take."""
-        return HEAD + self._backed * self.slot_bytes
+        return HEAD + sum(self._backed)
 
     def view(self, index: int, size: int) -> U8:
-        return np.frombuffer(self._map, np.uint8, count=size, offset=HEAD + index * self.slot_bytes)
+        return np.frombuffer(self._map, np.uint8, count=size, offset=self._start(index))
 
     def close(self) -> None:
         """May be called twice. The memory goes when the last view of it does, at either end."""
         self._unlink()
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        with self._growing:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file = -1
 
-    def _mapped(self, folder: Path) -> mmap.mmap:
-        size = HEAD + self.count * self.slot_bytes
+    def _start(self, index: int) -> int:
+        return HEAD + index * self.slot_bytes
+
+    def _mapped(self) -> mmap.mmap:
+        size = self._start(self.count)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(self._file, size)
-            os.posix_fallocate(self._file, 0, HEAD)
+            _reserve(self._file, 0, HEAD)
         except OSError as error:
-            raise NoSlots(_no_room(folder, HEAD)) from error
-        if not (self._back() and self._back()):
-            raise NoSlots(_no_room(folder, 2 * self.slot_bytes))
+            raise NoSlots(_no_room(self._folder, HEAD)) from error
+        info = os.statvfs(self._folder)
+        if info.f_bavail * info.f_frsize < 2 * self.slot_bytes:
+            raise NoSlots(_no_room(self._folder, 2 * self.slot_bytes))
         return mmap.mmap(self._file, size)
 
-    def _back(self) -> bool:
-        """Give the next slot its pages; False: there is no room."""
-        try:
-            os.posix_fallocate(self._file, HEAD + self._backed * self.slot_bytes, self.slot_bytes)
-        except OSError:
-            self.count = self._backed  # what is there must do
-            return False
-        self._backed += 1
-        return True
+    def _make_room(self, index: int) -> None:
+        """Fit a leased slot to what is wanted; where it must grow, free ones shrink, the one used longest ago first."""
+        if self._backed[index] > 2 * self._wanted:  # bundles have become smaller
+            self._shrink(index, self._wanted)
+        for other in self._free:
+            if sum(self._backed) - self._backed[index] + self._wanted <= self._room:
+                return
+            self._shrink(other, 0)
+
+    def _shrink(self, index: int, size: int) -> None:
+        if self._backed[index] <= size or not hasattr(mmap, "MADV_REMOVE"):  # not on macOS: they stay as they are
+            return
+        start, page = self._start(index), mmap.PAGESIZE  # larger than ours on some machines: what it shares stays
+        first, last = -(-(start + size) // page) * page, (start + self._backed[index]) // page * page
+        if first < last:
+            self._map.madvise(mmap.MADV_REMOVE, first, last - first)
+        self._backed[index] = size
 
     def _unlink(self) -> None:
         if self._named:
@@ -172,6 +219,16 @@ def sweep(folder: Path | None = None) -> int:
             finally:
                 os.close(file)
     return swept
+
+
+def _reserve(file: int, start: int, size: int) -> None:
+    """Give a part of a file its pages. It must be new: it may be written to."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file, start, size)
+        return
+    at, end = start, start + size  # macOS has no such call
+    while at < end:
+        at += os.pwrite(file, bytes(min(_GRAIN, end - at)), at)
 
 
 def _no_room(folder: Path, wanted: int) -> str:

@@ -1,0 +1,58 @@
+"""Server, workers and client without the calls that only Linux has: what else would a Mac lack?"""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests import datafiles
+from tests.running import Running
+
+Serve = Callable[..., Running]
+
+LINUX_ONLY = """
+import mmap, os, select
+for module, names in {
+    os: "posix_fallocate posix_fadvise sched_getaffinity sched_setaffinity fdatasync copy_file_range memfd_create "
+        "eventfd pidfd_open splice getrandom pipe2 O_TMPFILE O_DIRECT",
+    mmap: "MADV_REMOVE MADV_HUGEPAGE MADV_DONTFORK MAP_POPULATE",
+    select: "epoll",
+}.items():
+    for name in names.split():
+        if hasattr(module, name):
+            delattr(module, name)
+"""
+
+TRAINER = """
+import os, sys
+import penstock
+assert not hasattr(os, "posix_fallocate")
+target, transport = sys.argv[1:]
+with penstock.connect(target) as client:
+    with client.stream("rows", batch_size=40, seed=3, output="numpy", transport=transport) as stream:
+        ids = sorted(i for batch in stream for i in batch["id"].tolist())
+        print(ids == list(range(2000)), stream.profile()["transport"])
+"""
+
+
+@pytest.fixture
+def lacking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(LINUX_ONLY)
+    monkeypatch.setenv("PYTHONPATH", str(folder))
+
+
+@pytest.mark.usefixtures("lacking")
+@pytest.mark.parametrize("kind", ["threads", "processes"])
+def test_every_row_comes_over_every_transport(serve: Serve, tmp_path: Path, kind: str) -> None:
+    data = datafiles.parquet(tmp_path / "rows", shards=4, rows=500)
+    server = serve(data, "--worker-kind", kind, "--chunk-rows", "300")
+    for asked, used in (("auto", "shm"), ("tcp", "tcp"), ("grpc", "grpc")):
+        trainer = [sys.executable, "-c", TRAINER, server.target, asked]
+        done = subprocess.run(trainer, check=True, capture_output=True, text=True, timeout=60)
+        assert done.stdout.split() == ["True", used], done.stderr
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
