@@ -30,8 +30,7 @@ SLACK: Final = 1.25  # of a slot, to the bundle it is made for: its size is an e
 _PREFIX: Final = "penstock-slots-"
 _PAGE: Final = 4096
 _GRAIN: Final = 1 << 20  # what a slot grows by, so that it seldom does
-_MOST: Final = 64
-_SMALLER: Final = 4  # times as many slots as large ones have room: so many small bundles may be with the client
+_COUNT: Final = 64
 
 _log = logging.getLogger(__name__)
 
@@ -73,13 +72,12 @@ class Slots:
         """
         self._folder = folder or shared_folder()
         self.slot_bytes = -(-slot_bytes // _PAGE) * _PAGE
-        large = -(-window_bytes // self.slot_bytes) + 2
-        self.count = min(_MOST, _SMALLER * large)
+        self.count = _COUNT
         self.nonce = secrets.token_bytes(NONCE)
         self.path = self._folder / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(8)}"
         self.proven = False
         self._named = True
-        self._room = large * self.slot_bytes
+        self._room = min(_COUNT, -(-window_bytes // self.slot_bytes) + 2) * self.slot_bytes
         self._backed = [0] * self.count  # bytes that have pages: a full tmpfs is an error now, not a SIGBUS later
         self._wanted = 0  # bytes of a bundle, as the last ones were
         self._growing = threading.Lock()  # else the number of a closed file may be another's
