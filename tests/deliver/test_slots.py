@@ -167,6 +167,22 @@ def test_memory_is_had_also_where_it_cannot_be_asked_for(tmp_path: Path, monkeyp
     slots.close()
 
 
+def test_slots_that_nobody_uses_keep_no_memory_where_it_is_short(tmp_path: Path) -> None:
+    slots = Slots(WINDOW, LARGEST, tmp_path)
+    taken = [slot for slot in (slots.lease(), slots.lease()) if slot is not None]
+    bodies = [slot.memory(2 * MIB) for slot in taken]
+    bodies[1][:] = 9
+    slots.give_back([taken[0].index])
+    slots.spare()
+    assert slots.path.stat().st_blocks * 512 == slots.nbytes == HEAD + 2 * MIB
+    assert (bodies[1] == 9).all()
+    again = slots.lease()
+    assert again is not None
+    again.memory(LARGEST)[:] = 1
+    assert again.used
+    slots.close()
+
+
 def test_a_folder_that_is_not_there_is_no_crash(tmp_path: Path) -> None:
     with pytest.raises(NoSlots, match="cannot be written to"):
         Slots(4096, 4096, tmp_path / "gone")

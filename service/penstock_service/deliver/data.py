@@ -74,8 +74,11 @@ class DataService:
         return [holding for session in self._sessions.values() for holding in session.holdings()]
 
     def save(self, on: bool) -> None:
-        """Whether memory is short: sessions that begin get the smallest slots."""
+        """Whether memory is short: sessions that begin get the smallest slots then, those there are keep none free."""
         self._transports.saving = on
+        if on:
+            for session in self._sessions.values():
+                session.spare()
 
     def put_off_stalled(self, seconds: float, reason: str) -> list[str]:
         """End sessions whose trainer has taken nothing for so long; they come again. Which those were."""

@@ -160,6 +160,11 @@ class Session:
         slots = self._transport.slots
         return [bundles, *([Holding("slots", slots.nbytes, named, session)] if slots is not None else [])]
 
+    def spare(self) -> None:
+        """Memory is short: give back what is kept to be used again."""
+        if self._transport.slots is not None:
+            self._transport.slots.spare()
+
     def started(self, start: str) -> None:
         """The trainer, which had only looked, takes its first step. Raises a ServiceError if it may not."""
         self._opening.started(start)

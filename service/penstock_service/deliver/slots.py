@@ -138,6 +138,11 @@ class Slots:
                 self._away.discard(index)
                 self._free.append(index)
 
+    def spare(self) -> None:
+        """Memory is short: slots that nobody uses give theirs back."""
+        for index in self._free:
+            self._shrink(index, 0)
+
     @property
     def bundle_bytes(self) -> int:
         """What a bundle should aim at, so that it fits a slot."""
