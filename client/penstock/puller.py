@@ -218,10 +218,12 @@ class Puller:
             self._standing.fence(self._receiver.fenced)
             self._drop_receiver()
         self._standing.check()
+        if self._pid != os.getpid():
+            self._leave()  # the bundle in hand lies in memory that the parent may give back
         if self._standing.start is not None:
             return
         start = self._standing.begin(self._epoch, self.cursor())
-        if self._receiver is not None and self._pid == os.getpid():
+        if self._receiver is not None:
             self._receiver.started(start)
 
     def _in_hand(self) -> Cutting | None:
