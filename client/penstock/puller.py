@@ -158,6 +158,7 @@ class Puller:
         started = self._link.now()
         self._begin()
         self._done_with_step()
+        started += self._waiting.pace()  # before the position moves: an interrupt may come
         while (bundle := self._in_hand()) is None:
             end = self._advance(started)
             if end is not None:
@@ -165,10 +166,10 @@ class Puller:
         if bundle.cutter.carrier is not None:
             self._ahead.bring(bundle, self._receiver)
         step = bundle.next()
+        self._waiting.took(bundle.last_rows)
         self._owed = bundle.credit()
         self.clock.step(self._link.now() - started, bundle.last_rows)
         self.clock.copied = bundle.cutter.copies.bytes
-        self._waiting.pace(bundle.last_rows)
         return step
 
     @property
@@ -202,7 +203,7 @@ class Puller:
         self._put_down()
         if self._cutter is not None and self._cutter.carrier is not None:
             self._cutter.carrier.close()
-        if self._delivery.tensor_pool is None:
+        if join and self._delivery.tensor_pool is None:  # a finalizer may run within the pool, its lock held
             self._pool.clear()
 
     def _where(self) -> tuple[int, int]:
