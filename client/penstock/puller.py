@@ -5,7 +5,6 @@ then another stream is opened at the position: nothing is lost and nothing comes
 """
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -31,8 +30,6 @@ from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.credit import Window
 from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import Skips, skipped_from
-
-_log = logging.getLogger("penstock")
 
 
 class Puller:
@@ -352,12 +349,7 @@ class Puller:
         self._left_at_end = False
         self._cursor = cursor.next_epoch()
         self.clock.epoch(end)
-        if end.skipped_rows or end.substituted_rows:
-            _log.warning(
-                "epoch %d: %d bad rows were left out, %d have another row in their place (on_error=%r); "
-                "the server's /api/v1/bad-rows says which and why",
-                *(end.epoch, end.skipped_rows, end.substituted_rows, self._share.on_error.policy),
-            )
+        self._share.on_error.tell(end)
         self._give_back(self._window.flush())  # the next epoch's steps may be short of credit
         return end
 
@@ -398,3 +390,4 @@ class Puller:
         """Drop what is under way and in hand; the position stays."""
         self._drop_receiver()
         self._put_down()
+        self._waiting.over()

@@ -62,7 +62,7 @@ class Standing:
         self.connected = self._link.answered = True
 
     def getting_on(self) -> None:
-        """The server is at it: a failure that comes now is a new one."""
+        """The user is closer to the next step than before: a failure that comes now is a new one."""
         self._backoff = None
 
     def failed(self, error: PenstockError) -> None:
