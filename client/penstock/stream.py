@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 import pyarrow as pa
 
+from penstock.arguments import whole
 from penstock.epoch import Epoch
 from penstock.errors import DatasetNotFound, InvalidRequest
 from penstock.identity import Identity
@@ -144,8 +145,7 @@ class Stream(Inspection):
 
     def set_epoch(self, epoch: int) -> None:
         """The next iterator begins this epoch. Naming the epoch that a loaded state is in keeps the state."""
-        if epoch < 0:
-            raise InvalidRequest(f"epoch={epoch}: must be 0 or more")
+        epoch = whole("epoch", epoch)
         self._again = epoch == self._puller.epoch
         if epoch == self._puller.epoch + 1 and self._puller.past_end():
             self._end_live()  # what the server sent ahead is of that epoch
@@ -208,11 +208,10 @@ class Stream(Inspection):
                 ranks must ask alike.
         """
         self._refuse_in_worker()
+        size = self._share.global_batch if n is None else whole("n", n, 1) * self.world_size
         self._end_live()
         self._again = False
-        if n is not None and n < 1:
-            raise InvalidRequest(f"n={n}: must be at least 1")
-        self._puller.resize(self._share.global_batch if n is None else n * self.world_size)
+        self._puller.resize(size)
         while isinstance(step := self._puller.next(), pb.EpochEnd):
             self._took()
         self._took()
@@ -302,9 +301,9 @@ class Stream(Inspection):
             )
         try:
             cursor = None if state["cursor"] is None else Cursor.from_json(json.dumps(state["cursor"]))
-            epoch = int(state["epoch"])
+            epoch = whole("epoch", state["epoch"])
             skip = cursor.skip if cursor is not None else read_skip(state.get("skip", []))
-        except (BadCursor, KeyError, TypeError, ValueError) as error:
+        except (BadCursor, InvalidRequest, KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the state is damaged: {error}") from error
         self._end_live()
         self._puller.load(epoch, cursor, skip, force, branch and cursor is not None)
