@@ -10,10 +10,11 @@ import numpy as np
 
 from penstock.errors import InvalidRequest
 
-_MOST: Final = (1 << 63) - 1  # that the wire carries
+MOST: Final = (1 << 63) - 1  # that the wire carries; of ranks:
+MOST_RANKS: Final = (1 << 32) - 1
 
 
-def whole(name: str, value: object, least: int = 0, most: int = _MOST) -> int:
+def whole(name: str, value: object, least: int = 0, most: int = MOST) -> int:
     """An int, or what stands for one; raises InvalidRequest for anything else, 64.0 and True too."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -28,7 +29,7 @@ def whole(name: str, value: object, least: int = 0, most: int = _MOST) -> int:
     return number
 
 
-def whole_or_none(name: str, value: object, least: int = 0, most: int = _MOST) -> int | None:
+def whole_or_none(name: str, value: object, least: int = 0, most: int = MOST) -> int | None:
     return None if value is None else whole(name, value, least, most)
 
 

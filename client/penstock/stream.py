@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 
 import pyarrow as pa
 
-from penstock.arguments import whole
+from penstock.arguments import MOST, whole
 from penstock.epoch import Epoch
 from penstock.errors import DatasetNotFound, InvalidRequest
 from penstock.identity import Identity
@@ -208,7 +208,7 @@ class Stream(Inspection):
                 ranks must ask alike.
         """
         self._refuse_in_worker()
-        size = self._share.global_batch if n is None else whole("n", n, 1) * self.world_size
+        size = self._share.global_batch if n is None else whole("n", n, 1, MOST // self.world_size) * self.world_size
         self._end_live()
         self._again = False
         self._puller.resize(size)

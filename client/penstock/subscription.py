@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
-from penstock.arguments import flag, mapping, number, text, texts, whole, whole_or_none
+from penstock.arguments import MOST, MOST_RANKS, flag, mapping, number, text, texts, whole, whole_or_none
 from penstock.errors import InvalidRequest
 from penstock.on_error import OnError
 from penstock.tensor_pool import TensorPool
@@ -111,7 +111,7 @@ class Share:
     def __post_init__(self) -> None:
         _one_of("last", self.last, get_args(Last))
         checked: dict[str, Any] = {
-            "replica": whole("replica", self.replica),
+            "replica": whole("replica", self.replica, most=MOST_RANKS),
             "row_ids": flag("row_ids", self.row_ids),
             "target_rows_per_s": number("target_rows_per_s", self.target_rows_per_s),
         }
@@ -157,7 +157,7 @@ def global_batch(batch_size: int | None, global_batch_size: int | None, world: W
             "(rows per rank, or rows over all ranks)"
         )
     if batch_size is not None:
-        return whole("batch_size", batch_size, 1) * world.world_size
+        return whole("batch_size", batch_size, 1, MOST // world.world_size) * world.world_size
     global_batch_size = whole("global_batch_size", global_batch_size, 1)
     if global_batch_size % world.world_size:
         below = global_batch_size // world.world_size * world.world_size

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from penstock.arguments import text, whole
+from penstock.arguments import MOST_RANKS, text, whole
 from penstock.errors import InvalidRequest
 
 Env = Mapping[str, str]
@@ -72,7 +72,7 @@ def detect_world(rank: int | None = None, world_size: int | None = None, env: En
     if rank is not None or world_size is not None:
         if rank is None or world_size is None:
             raise InvalidRequest(f"rank={rank}, world_size={world_size} (arguments): give both, or neither")
-        return World(whole("rank", rank, _ANY), whole("world_size", world_size, _ANY), "arguments")
+        return World(whole("rank", rank, _ANY), whole("world_size", world_size, _ANY, MOST_RANKS), "arguments")
     env = os.environ if env is None else env
     for detect in (_from_torch, _from_torchrun, _from_open_mpi, _from_pmi, _from_mlx, _from_slurm):
         found = detect(env)

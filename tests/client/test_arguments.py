@@ -50,6 +50,8 @@ def at_step(step: int) -> dict[str, Any]:
         ({"rank": "0", "world_size": 2}, "rank='0'"),
         ({"rank": 0, "world_size": 2.0}, "world_size=2.0"),
         ({"replica": "x"}, "replica='x'"),
+        ({"replica": 2**40}, "replica=1099511627776: must be at most 4294967295"),
+        ({"batch_size": 2**62, "rank": 0, "world_size": 4}, "batch_size=4611686018427387904: must be at most"),
         ({"columns": 5}, "columns=5: must be a list of names"),
         ({"columns": [1]}, "1 is an int"),
         ({"columns": [None]}, "None is None"),
