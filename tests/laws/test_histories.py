@@ -219,6 +219,12 @@ class Histories(RuleBasedStateMachine):
         if call is not None:
             call.cut(lose)
 
+    @rule(which=ranks, message=st.integers(0, 8))
+    def lose_a_message(self, which: int, message: int) -> None:
+        call = self.call(which)
+        if call is not None and not call.silent:
+            call.swallow(message)
+
     @rule(which=ranks, lose=st.integers(0, 100))
     def break_the_socket(self, which: int, lose: int) -> None:
         """The payload socket alone; the gRPC stream beside it lives."""
