@@ -120,6 +120,15 @@ def make_hanging_once(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
         yield made
 
 
+def make_failing_when_allowed(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
+    """Each task fails, the n-th that was begun as soon as n is a file in the root."""
+    number = mark(task.root, "begun")
+    while not (Path(task.root) / f"go-{number}").exists():
+        time.sleep(0.005)
+    raise DataError(f"chunk {task.chunks[0]} is no good")
+    yield
+
+
 def make_with_clock(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
     for chunk, slices in zip(task.chunks, task.slices, strict=True):
         yield chunk, value(slices, salt=mark(task.root, f"clock-{chunk}"))

@@ -177,7 +177,7 @@ class Production:
 
     def _begin_late_ones_again(self, now: float, late_after: float) -> None:
         """Tasks that somebody waits for and that take much longer than usual: another worker begins them too."""
-        for job in [j for j in self._jobs if j.twin is None and j.unit.demanded and not j.stopping]:
+        for job in [j for j in self._jobs if j.may_have_twin]:
             since = job.silent_since
             if since is None or now - since < late_after:
                 continue
@@ -284,7 +284,9 @@ class Production:
         if twin is None:
             return not job.superseded
         job.twin = twin.twin = None
-        if not failed:
+        if failed:
+            twin.last = True  # else two that fail by turns go on for ever
+        else:
             twin.superseded = twin.stopping = True
         return not failed
 
