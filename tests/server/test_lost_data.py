@@ -97,6 +97,7 @@ def test_a_file_that_goes_while_it_is_read_fails_at_its_step_on_every_rank_and_s
         assert texts[0] == texts[1]
         assert "0005.jsonl is gone" in texts[0]
         assert "step 50" in texts[0]
+        assert ".." not in texts[0]
         rest = client.stream("rows", on_error="skip", **wish)
         rest.load_state_dict(streams[0].state_dict())
         first = [rest.get_batch()["id"].tolist() for _ in range(3)]
