@@ -126,7 +126,6 @@ def make_failing_when_allowed(task: ReadTask) -> Iterator[tuple[int, ChunkValue]
     while not (Path(task.root) / f"go-{number}").exists():
         time.sleep(0.005)
     raise DataError(f"chunk {task.chunks[0]} is no good")
-    yield
 
 
 def make_with_clock(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:

@@ -111,7 +111,8 @@ class StepFeed:
                 if at < min(units, self._view.global_batch):
                     ((where, reason),) = segment.bad.take(np.array([first])).reasons()
                     raise DataError(
-                        f"{where}: {reason.removesuffix('.')}. It would have come in step {self._walk.step}{_cures(self._policy)}"
+                        f"{where}: {reason.removesuffix('.')}. It would have come in step {self._walk.step}"
+                        f"{_cures(self._policy)}"
                     )
                 return at if at < units else None
             before += segment.units
