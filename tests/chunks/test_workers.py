@@ -83,6 +83,25 @@ def test_errors_are_what_they_were(
     asyncio.run(main())
 
 
+def test_what_cannot_be_made_again_is_not_known_any_more(running: Running, root: Path) -> None:
+    async def main() -> None:
+        toy = dataset(root, [1, 1])
+        async with running(makers.make_badly, store_bytes=0) as chunks:
+            with chunks.hold(toy):
+                before = await chunks.infos(toy, [0, 1])
+            order(root, "gone-1", 1000)
+            assert await chunks.infos(toy, [0, 1]) == before  # remembered
+            with pytest.raises(SourceGone):
+                await chunks.lease(toy, [0, 1])
+            with pytest.raises(SourceGone):
+                await chunks.infos(toy, [0, 1])
+            assert await chunks.info(toy, 0) == before[0]
+            order(root, "gone-1", 0)
+            assert await chunks.infos(toy, [0, 1]) == before
+
+    asyncio.run(main())
+
+
 def test_a_file_that_was_missing_is_looked_for_whenever_it_is_wanted(running: Running, root: Path) -> None:
     async def main() -> None:
         toy = dataset(root, [1])

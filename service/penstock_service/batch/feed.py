@@ -144,10 +144,15 @@ class StepFeed:
         try:
             return await self._bundle(last.units + self._walk.taken, 1, left, head, **differing)
         except CHUNK_FAULTS as fault:
-            raise self._lost(fault) from fault
+            raise self._lost(fault, head) from fault
 
-    def _lost(self, fault: ServiceError) -> ServiceError:
-        """The error of a chunk that was evicted and cannot be made again, though the segment was whole when built."""
+    def _lost(self, fault: ServiceError, head: Sequence[Segment] = ()) -> ServiceError:
+        """The error of a chunk that was evicted and cannot be made again, though the segment was whole when built.
+
+        This session has begun with the segment; for whoever comes next it is made anew, without that chunk.
+        """
+        for segment in (*self._walk.held, *head):
+            self._segments.forget(self._walk.epoch, segment.number)
         said = str(fault).removesuffix(".")
         if self._policy is None or self._policy.on_error == "fail":
             return DataError(f"{said}. Its row would have come in step {self._walk.step}{_cures(self._policy)}")

@@ -335,4 +335,6 @@ class Production:
         self._failures = {unit: kept for unit, kept in self._failures.items() if kept[1] > now}
         if not error.retryable:
             self._failures[unit.id] = (error, now + _FAILURE_SECONDS)
-        self.flights.failed(version.keys(self.agenda.fail(unit)), error)
+        keys = version.keys(self.agenda.fail(unit))
+        self._remembered.doubt(keys)
+        self.flights.failed(keys, error)
