@@ -183,8 +183,9 @@ def substituted(segment: Segment, chunk: I64, row: I64, faults: Mapping[int, Fau
 def _nothing_good(one: BadUnits) -> DataError:
     ((where, reason),) = one.reasons()
     return DataError(
-        f"{where}: {reason}; and no row of its shard is good, so that none can stand for it. Declare a placeholder, "
-        "on_error={'substitute': {column: value, ...}}, or leave bad rows out with on_error='skip' or 'quarantine'"
+        f"{where}: {reason.removesuffix('.')}; and no row of its shard is good, so that none can stand for it. Declare "
+        "a placeholder, on_error={'substitute': {column: value, ...}}, or leave bad rows out with on_error='skip' "
+        "or 'quarantine'"
     )
 
 
