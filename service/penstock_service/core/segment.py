@@ -47,17 +47,11 @@ class BadUnits:
 
     def reasons(self) -> list[tuple[str, str]]:
         """Where and why, of each. Makes Python objects: for few of them."""
-        by_chunk = {
-            c: {e.row: e for e in fault.errors}
-            for c in np.unique(self.chunk).tolist()
-            if isinstance(fault := self.faults[c], ChunkInfo)
-        }
         found = []
         for c, row in zip(self.chunk.tolist(), self.stored.tolist(), strict=True):
-            if c in by_chunk:
-                found.append((by_chunk[c][row].where, by_chunk[c][row].reason))
-            else:
-                found.append((f"row {row} of the chunk", str(self.faults[c])))
+            fault = self.faults[c]
+            error = fault.error_of(row) if isinstance(fault, ChunkInfo) else None
+            found.append((error.where, error.reason) if error else (f"row {row} of the chunk", str(fault)))
         return found
 
 
