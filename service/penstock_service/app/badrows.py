@@ -137,6 +137,7 @@ def _lines(segments: SegmentSource, segment: Segment, most: int) -> Iterator[tup
         dataset, start, rows = found[c]
         path, row = dataset.manifest.locate(start)
         yield dataset.reference, start, rows, f"{path}, from row {row} on", str(bad.faults[c])
-    for c, stored, (where, reason) in zip(chosen.chunk.tolist(), chosen.stored.tolist(), chosen.reasons(), strict=True):
+    said = chosen.reasons(segments.by_source)
+    for c, stored, (where, reason) in zip(chosen.chunk.tolist(), chosen.stored.tolist(), said, strict=True):
         dataset, start, _ = found[c]
         yield dataset.reference, start + stored, 1, where, reason

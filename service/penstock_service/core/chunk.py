@@ -97,12 +97,12 @@ class ChunkInfo:
         return np.sort(np.concatenate([told, _unpack_rows(self.more, self.stored_rows)]))
 
     def error_of(self, row: int) -> RowError | None:
-        """What is known of a stored row that is an error; None: it is none."""
+        """What is known of a stored row that is an error; None: it is none. One that is not told has no `where`."""
         told = next((error for error in self.errors if error.row == row), None)
         if told is not None or not self.more or not self.more[row >> 3] >> (7 - (row & 7)) & 1:
             return told
         last = f"; the last that is told is {self.errors[-1].where}: {self.errors[-1].reason}" if self.errors else ""
-        return RowError(row, f"row {row} of the chunk", f"one of {self.bad_rows} bad rows of the chunk{last}")
+        return RowError(row, "", f"one of {self.bad_rows} bad rows of the chunk{last}")
 
     def absent_rows(self) -> I64:
         """Stored rows that the chunk's batch lacks, ascending, int64 [n]."""
