@@ -164,6 +164,9 @@ class RunSegments:
     def look_ahead(self, epoch: int, number: int) -> None:
         self.mixer.look_ahead(epoch, number)
 
+    def forget(self, epoch: int, number: int) -> None:
+        self.mixer.forget(epoch, number)
+
     # -- the journal --------------------------------------------------------------------------------------------
 
     def switch(self, under: Stream, mixer: Mixer, mixers: Mixers) -> None:
@@ -203,6 +206,15 @@ class RunSegments:
             for name, ranges in entry.what["rows"].items()
             if name in names
         ]
+
+    def leaves_out(self) -> list[str]:
+        """What leaves rows out besides a policy, in words."""
+        entries = [entry for entry in self.run.journal.entries if entry.kind != "mixture"]
+        found = ["filters"] if self.base.may_drop else []
+        if entries:
+            more = f", and {len(entries) - 1} more entries" if len(entries) > 1 else ""
+            found.append(f"the journal of the run ({entries[0].what.get('reason') or entries[0].kind}{more})")
+        return found
 
     def _uncut(self, place: Place, segment: Segment) -> bool:
         """Does the segment lack chunks that the journal does not leave out of its tail?"""

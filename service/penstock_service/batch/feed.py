@@ -109,9 +109,10 @@ class StepFeed:
             if first < len(segment.bad):
                 at = before + int(segment.bad.unit[first])
                 if at < min(units, self._view.global_batch):
-                    ((where, reason),) = segment.bad.take(np.array([first])).reasons()
+                    ((where, reason),) = segment.bad.take(np.array([first])).reasons(self._segments.by_source)
                     raise DataError(
-                        f"{where}: {reason}. It would have come in step {self._walk.step}{_cures(self._policy)}"
+                        f"{where}: {reason.removesuffix('.')}. It would have come in step {self._walk.step}"
+                        f"{_cures(self._policy)}"
                     )
                 return at if at < units else None
             before += segment.units
@@ -143,14 +144,28 @@ class StepFeed:
         try:
             return await self._bundle(last.units + self._walk.taken, 1, left, head, **differing)
         except CHUNK_FAULTS as fault:
-            raise self._lost(fault) from fault
+            raise self._lost(fault, head) from fault
 
-    def _lost(self, fault: ServiceError) -> ServiceError:
-        """The error of a chunk that was evicted and cannot be made again, though the segment was whole when built."""
+    def _why(self) -> str:
+        """What leaves rows out of this epoch, as far as is known."""
+        if self._policy is None:
+            return ""
+        bad = f"on_error={self._policy.on_error!r} ({self._walk.skipped} bad rows; `penstock bad-rows` lists them)"
+        causes = [*self._policy.others(), *([bad] if self._walk.skipped else [])]
+        return f" by {' and by '.join(causes)}" if causes else ""
+
+    def _lost(self, fault: ServiceError, head: Sequence[Segment] = ()) -> ServiceError:
+        """The error of a chunk that was evicted and cannot be made again, though the segment was whole when built.
+
+        This session has begun with the segment; for whoever comes next it is made anew, without that chunk.
+        """
+        for segment in (*self._walk.held, *head):
+            self._segments.forget(self._walk.epoch, segment.number)
+        said = str(fault).removesuffix(".")
         if self._policy is None or self._policy.on_error == "fail":
-            return DataError(f"{fault}. Its row would have come in step {self._walk.step}{_cures(self._policy)}")
+            return DataError(f"{said}. Its row would have come in step {self._walk.step}{_cures(self._policy)}")
         return SourceUnreadable(
-            f"{fault}. Its row comes in step {self._walk.step}, in a segment that was begun with it: it cannot be left "
+            f"{said}. Its row comes in step {self._walk.step}, in a segment that was begun with it: it cannot be left "
             "out of that. Make the data readable again; the stream goes on where it is"
         )
 
@@ -197,14 +212,9 @@ class StepFeed:
             self._walk.substituted,
         )
         if self._walk.step == 0 and not self._walk.dropped:
-            bad = (
-                f", {self._walk.skipped} of them as bad rows (on_error='{self._policy.on_error}')"
-                if self._policy
-                else ""
-            )
             raise InvalidRequest(
                 f"no row is left of the {self._segments.rows(self._walk.epoch)} that an epoch reads: all of them are "
-                f"left out by filters{bad if self._walk.skipped else ''}"
+                f"left out{self._why()}"
             )
         if self._walk.step == 0:
             raise InvalidRequest(
