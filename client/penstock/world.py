@@ -21,8 +21,8 @@ Env = Mapping[str, str]
 
 # SLURM numbers steps that nobody started with srun from the top of 32 bits down: batch script, extern, interactive.
 _FIRST_SPECIAL_STEP: Final = 0xFFFFFFF0
-_ANY: Final = -(1 << 63)  # what it must be is said together
 _jobs: dict[int, str] = {}  # of each process
+_ANY: Final = -(1 << 63)  # what it must be is said together
 FRESH: Final = "fresh: no launcher found"  # origin of a job that is this process alone
 _LOOPBACK: Final = ("127.", "localhost", "::1", "[::1]")
 
