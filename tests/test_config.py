@@ -138,7 +138,10 @@ def test_the_commas_of_shard_ranges_stand_between_no_datasets(monkeypatch: pytes
             {"grpc": "7400"},
             "grpc = '7400' (from --grpc) is refused: an address is HOST:PORT with a port from 0 to 65535",
         ),
-        ({"refill_below": "1"}, "refill_below = '1' (from --refill-below) is refused: it must be less than 1"),
+        (
+            {"refill_below": "0.99"},
+            "refill_below = '0.99' (from --refill-below) is refused: it must be at most 0.98",
+        ),
         ({"grace": "-1"}, "grace = '-1' (from --grace) is refused: it must be at least 0"),
         ({"log_level": "loud"}, "log_level = 'loud' (from --log-level) is refused: input should be 'debug', 'info'"),
         ({"datasets": [" "]}, "is refused: a dataset is [NAME=]PATH, such as data/ or titanic=data/titanic.csv"),

@@ -337,6 +337,8 @@ def test_a_mixture_is_changed_and_rows_are_quarantined(address: str, capsys: Out
     for wrong in ("web", "web=much"):
         assert main(never, ["mixture", "3f", wrong, "--http", address]) == 2
         assert "give DATASET=WEIGHT" in capsys.readouterr().err
+    assert main(never, ["mixture", "3f", "web=1", "web=2", "code=1", "--http", address]) == 2
+    assert "web is given twice: web=1 and web=2" in capsys.readouterr().err
     assert main(never, ["quarantine", "3f", "web", "7,9", "40-49", "--http", address]) == 0
     assert "begins with step 0 of epoch 1 (segment 0) and is complete there" in capsys.readouterr().out
     assert main(never, ["quarantine", "3f", "web", "100", "--json", "--http", address]) == 1

@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import hypothesis.strategies as st
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 
 from penstock_service.chunks.file import BadFile, Place, open_file, seal, write
-from penstock_service.core.chunk import ChunkValue
+from penstock_service.core.chunk import REASON_LENGTH, TOLD, ChunkValue, RowError
 from penstock_service.core.dataset import Slice
 from tests.chunks.makers import SCHEMA, value
 
@@ -86,3 +87,23 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         write(sealed, Place("k", str(tmp_path / "no" / "t.tmp"), str(tmp_path / "k.arrow"), sealed.size, durable=True))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_errors_the_first_are_told_and_of_the_others_which_rows_they_are(tmp_path: Path) -> None:
+    errors = tuple(RowError(row, f"line {row}", f"{'x' * 10_000} {row}") for row in range(1, 5 * TOLD))
+    made = ChunkValue(5 * TOLD + 4, _empty().slice(0), errors, np.array([0]), np.arange(5 * TOLD, 5 * TOLD + 4))
+    path = write_to(tmp_path, made)
+    info = open_file(path, "k").info
+    assert info == seal("k", made).info
+    assert len(info.errors) == TOLD
+    assert info.error_rows().tolist() == list(range(1, 5 * TOLD + 4))
+    assert (info.bad_rows, info.rows, info.dropped_rows().tolist()) == (5 * TOLD + 3, 0, [0])
+    assert max(len(error.reason) for error in info.errors) == REASON_LENGTH
+    assert path.stat().st_size < 2 * TOLD * (REASON_LENGTH + 100)  # Arrow writes a schema twice
+    told, untold = info.error_of(TOLD), info.error_of(5 * TOLD + 3)
+    assert told is not None
+    assert untold is not None
+    assert (told.where, told.reason[:3]) == (f"line {TOLD}", "xxx")
+    assert untold.where == ""
+    assert f"one of {5 * TOLD + 3} bad rows of the chunk; the last that is told is line {TOLD}" in untold.reason
+    assert info.error_of(0) is None

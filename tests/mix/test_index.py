@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from penstock_service.core.chunk import ChunkInfo, RowError, pack_rows
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
 from penstock_service.core.errors import DataError, ServiceError, SourceUnreadable, WorkerKilled
+from penstock_service.core.segment import BySource
 from penstock_service.mix.index import ChunkNumbers, build
 from penstock_service.mix.pool import SOURCE_SHIFT
 
@@ -38,7 +39,7 @@ def test_units_are_the_rows_that_stay_in_the_order_they_had(chunks: list[list[st
     assert segment.number == 5
     assert segment.units == len(left)
     assert segment.bad.unit.tolist() == [i for i, (c, r) in enumerate(left) if chunks[c][r] == "error"]
-    for (where, reason), unit in zip(segment.bad.reasons(), segment.bad.unit.tolist(), strict=True):
+    for (where, reason), unit in zip(segment.bad.reasons(sources(len(chunks))), segment.bad.unit.tolist(), strict=True):
         assert (where, reason) == (f"row {left[unit][1]}", "bad")
     present = {c: [r for r in range(ROWS) if fate[r] == "row"] for c, fate in enumerate(chunks)}
     for unit, (c, r) in enumerate(left):
@@ -58,7 +59,8 @@ def test_every_unit_of_a_chunk_that_cannot_be_had_is_bad(fault: ServiceError, lo
     segment = build(0, np.arange(4, dtype=np.uint64), chunk, stored, {0: info(["row"] * ROWS), 1: fault})
     assert segment.bad.unit.tolist() == [1, 3]
     assert segment.bad.stored.tolist() == [0, 2]
-    assert segment.bad.reasons() == [("row 0 of the chunk", str(fault)), ("row 2 of the chunk", str(fault))]
+    said = segment.bad.reasons(sources(2))  # the second chunk lies behind the first in the shard
+    assert said == [(f"a.csv, row {ROWS}", str(fault)), (f"a.csv, row {ROWS + 2}", str(fault))]
     assert segment.lost == lost
 
 
@@ -86,8 +88,24 @@ def dataset(chunks: list[int]) -> DatasetVersion:
     """One shard whose chunks have so many rows."""
     slices = {name: [0] * len(chunks) for name in SLICES_SCHEMA.names}
     slices |= {"rows": chunks, "chunk": list(range(len(chunks)))}
-    manifest = Manifest(SHARDS_SCHEMA.empty_table(), pa.table(slices, schema=SLICES_SCHEMA))
+    shard = {f.name: "a.csv" if f.name == "path" else 0 if pa.types.is_integer(f.type) else "" for f in SHARDS_SCHEMA}
+    shards = pa.Table.from_pylist([shard | {"rows": sum(chunks)}], SHARDS_SCHEMA)
+    manifest = Manifest(shards, pa.table(slices, schema=SLICES_SCHEMA))
     return DatasetVersion("d", "v", "/", pa.schema([]), manifest)
+
+
+def sources(chunks: int) -> BySource:
+    return ChunkNumbers([dataset([ROWS] * chunks)]).by_source
+
+
+def test_of_bad_rows_that_are_not_told_the_manifest_says_where_they_are() -> None:
+    told = RowError(0, "line 1", "no JSON")
+    known = ChunkInfo(ROWS, (told,), 0, "", more=pack_rows(np.array([3]), ROWS))
+    segment = build(0, np.arange(2, dtype=np.uint64), np.ones(2, np.int64), np.array([3, 0]), {1: known})
+    (where, reason), first = segment.bad.reasons(sources(2))
+    assert first == ("line 1", "no JSON")
+    assert where == f"a.csv, row {ROWS + 3}"
+    assert reason == "one of 2 bad rows of the chunk; the last that is told is line 1: no JSON"
 
 
 # Without empty chunks they are found by a table; with them, by a search.

@@ -2,6 +2,7 @@
 raised at the step of its first row; else it is left out through the journal of the run, and stays left out."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,28 @@ def test_a_file_that_is_missing_when_opened_is_refused_or_left_out(serve: Serve,
         (data / "0003.jsonl").write_bytes(kept[:-20])
         with pytest.raises(penstock.SourceChanged, match=r"0003\.jsonl"):
             client.stream("rows", on_error="skip", **WISH).get_batch()
+
+
+def test_small_files_of_one_chunk_are_lost_together_and_nothing_else_is_blamed(
+    serve: Serve, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve(*QUICK)
+    with penstock.connect(server.target) as client:
+        client.register("rows", str(data))
+        (data / "0003.jsonl").unlink()
+        for policy in ("skip", "substitute"):
+            stream = client.stream("rows", on_error=policy, **WISH)
+            with pytest.raises(penstock.InvalidRequest) as caught:
+                stream.get_batch()
+            said = str(caught.value)
+            assert "by the journal of the run" in said
+            assert "0003.jsonl is gone" in said
+            assert "filters" not in said
+            others = f"1 of 8 files of .*0003.jsonl.*, and so are {7 * ROWS} rows of other files that lie in chunks"
+            assert re.search(others, caplog.text)
+            caplog.clear()
+    (folder,) = {row["where"] for row in json.loads(server.get("/api/v1/bad-rows"))["rows"]}
+    assert folder == "0000.jsonl, from row 0 on"
 
 
 def test_a_file_that_goes_while_it_is_read_fails_at_its_step_on_every_rank_and_skip_goes_on(

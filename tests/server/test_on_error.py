@@ -161,6 +161,7 @@ def test_a_shard_without_a_good_row_is_told_with_the_cure(client: penstock.Clien
             got += len(batch["id"])
     assert got == 24  # the step that holds the first of them does not come
     assert "line 2" in str(caught.value)
+    assert str(caught.value).startswith("1.jsonl, row 1: no row of its shard is good")
 
 
 def test_any_history_of_policies_gives_good_rows_once_and_in_order(client: penstock.Client) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
@@ -300,3 +301,22 @@ def test_a_spec_or_folder_that_cannot_be_used_ends_the_start_with_the_reason(ser
         serve(tmp_path / "web", "--discover-every", 5, folder="fourth")
     with pytest.raises(DidNotStart, match=r"state_dir .*fifth/state is in the folder of datasets .*, of which all is"):
         serve("--discover", tmp_path, folder="fifth")
+
+
+def test_a_registry_of_which_a_page_is_damaged_ends_the_start_with_its_name_and_the_cure(
+    serve: Serve, tmp_path: Path
+) -> None:
+    server = serve(datafiles.csv(tmp_path / "web", 1, 10))
+    server.stop()
+    file = server.folder / "state" / "registry.sqlite"
+    with sqlite3.connect(file) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'versions' AND type = 'table'").fetchone()
+    db.close()
+    held = bytearray(file.read_bytes())
+    held[4096 * (page - 1) : 4096 * page] = b"\xa5" * 4096
+    file.write_bytes(held)
+    with pytest.raises(DidNotStart, match=r"registry\.sqlite is damaged \(.*restore the file, or remove it") as caught:
+        server.start()
+    assert "Traceback" not in caught.value.stderr
+    file.unlink()
+    server.start()

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -432,9 +433,13 @@ def test_http_says_what_is_wrong(server: Running, client: penstock.Client) -> No
             f"run {stream.run} does not read a dataset 'books'; it reads web, code",
         )
         assert refused(server, f"{path}/quarantine", {"dataset": "web", "rows": [3000]})[1].endswith("as stored")
+        said = refused(server, f"{path}/quarantine", {"dataset": "web@123zz", "rows": [1]})
+        assert said[0] == 400
+        assert re.match(rf"run {stream.run} reads web@[0-9a-f]+, not web@123zz: rows of one version", said[1])
+        ask(server, f"{path}/quarantine", {"dataset": client.datasets("web")[0].reference, "rows": [2999]})
         assert refused(server, "/api/v1/runs/nobody/mixture", {"weights": NEW})[0] == 404
         answer = ask(server, f"{path}/mixture", {"weights": NEW})
-        assert (answer["run"], answer["n"], answer["exact"]) == (stream.run, 1, True)
+        assert (answer["run"], answer["n"], answer["exact"]) == (stream.run, 2, True)
 
 
 def test_ranks_must_agree_to_branch(client: penstock.Client) -> None:

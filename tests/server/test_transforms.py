@@ -1,7 +1,9 @@
 """Row transforms through the real server: filters that move no other row, Python in workers, purity that is checked."""
 
+import json
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,7 +106,15 @@ def test_filters_that_leave_nothing_say_so(serve: Serve, tmp_path: Path) -> None
     server = serve(datafiles.parquet(tmp_path / "rows", 1, 100))
     with penstock.connect(server.target) as client:
         stream = client.stream("rows", batch_size=20, output="numpy", rows=[{"filter": "id < 0"}])
-        with pytest.raises(penstock.InvalidRequest, match="all of them are left out by filters"):
+        with pytest.raises(penstock.InvalidRequest, match=r"all of them are left out by filters$"):
+            stream.get_batch()
+        # Where there is no filter, none is blamed.
+        client.register("large", str(datafiles.parquet(tmp_path / "large", 1, 100, first=1000)))
+        rows = [{"cast": {"id": "int8"}}]
+        stream = client.stream("large", batch_size=20, output="numpy", rows=rows, on_error="skip")
+        with pytest.raises(
+            penstock.InvalidRequest, match=r"all of them are left out by on_error='skip' \(100 bad rows"
+        ):
             stream.get_batch()
 
 
@@ -148,3 +158,42 @@ def test_a_spec_that_is_written_wrongly_ends_the_start(serve: Serve, tmp_path: P
     with pytest.raises(DidNotStart) as caught:
         serve(spec)
     assert says in caught.value.stderr
+
+
+def test_a_row_that_a_filter_cannot_be_computed_for_is_a_bad_row(serve: Serve, tmp_path: Path) -> None:
+    server = serve(datafiles.parquet(tmp_path / "rows", 2, 300), "--chunk-rows", 100)
+    rows = [{"filter": "100 / (id - 77) != 1000"}]
+    good = [i for i in range(600) if i != 77]
+    with penstock.connect(server.target) as client:
+
+        def opened(on_error: Any) -> penstock.Stream:
+            return client.stream("rows", batch_size=10, output="numpy", rows=rows, on_error=on_error, pool_rows=100)
+
+        with pytest.raises(penstock.DataError, match=r"0000.parquet, row 77: filter .*: divide by zero.*step \d+"):
+            ids(opened("fail"))
+        assert sorted(ids(opened("skip"))) == sorted(ids(opened("quarantine"))) == good
+        assert sorted(ids(opened("substitute"))) == sorted([*good, 76])
+
+
+def test_many_bad_rows_are_left_out_and_the_first_are_told(serve: Serve, tmp_path: Path) -> None:
+    server = serve(datafiles.parquet(tmp_path / "rows", 1, 3000))
+    with penstock.connect(server.target, job="many") as client:
+        rows: list[dict[str, object]] = [{"filter": "100 / (id - id / 3 * 3) >= 0"}]
+        stream = client.stream("rows", batch_size=10, output="numpy", rows=rows, on_error="quarantine", shuffle=False)
+        assert ids(stream) == [i for i in range(3000) if i % 3]
+    bad = server.get("/api/v1/bad-rows?job=many&most=2000")
+    found = sorted(json.loads(bad)["rows"], key=lambda line: line["row"])
+    assert [line["row"] for line in found] == list(range(0, 3000, 3))
+    assert "divide by zero" in found[0]["reason"]
+    assert f"row {255 * 3}: filter" in found[-1]["reason"]
+
+
+@pytest.mark.parametrize("kind", ["auto", "threads"])
+@pytest.mark.parametrize("on_error", ["fail", "skip"])
+def test_a_misspelt_function_is_told_with_the_nearest(serve: Serve, tmp_path: Path, kind: str, on_error: Any) -> None:
+    server = serve(datafiles.parquet(tmp_path / "rows", 1, 50), "--python-modules", MODULE, "--worker-kind", kind)
+    with (
+        penstock.connect(server.target) as client,
+        pytest.raises(penstock.InvalidRequest, match=r"row transform 0: python: .* did you mean keep_even"),
+    ):
+        client.stream("rows", batch_size=5, rows=[{"python": f"{MODULE}:keep_evn"}], on_error=on_error).get_batch()

@@ -23,6 +23,22 @@ def fails_at_seven(batch: pa.RecordBatch) -> pa.RecordBatch:
     return batch
 
 
+class _Unshown(Exception):
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def raises_at_length(batch: pa.RecordBatch) -> pa.RecordBatch:
+    raise ValueError("x" * 100_000)
+
+
+def raises_the_unshown(batch: pa.RecordBatch) -> pa.RecordBatch:
+    raise _Unshown
+
+
+NO_FUNCTION = 3
+
+
 def too_many(batch: pa.RecordBatch) -> pa.RecordBatch:
     return pa.Table.from_batches([batch, batch]).combine_chunks().to_batches()[0]
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_service.core.chunk import ChunkInfo, ChunkValue, RowError, pack_rows
+from penstock_service.core.chunk import REASON_LENGTH, TOLD, ChunkInfo, ChunkValue, RowError, pack_rows
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.transform.chain import Chain, parse
 
@@ -67,6 +68,74 @@ def test_a_value_that_does_not_fit_its_type_fails_its_row_alone() -> None:
     assert "'x'" in done.errors[0].reason
 
 
+def test_of_two_casts_the_first_that_fails_says_why_and_every_row_is_found() -> None:
+    batch = pa.record_batch({"a": [str(i) if i % 5 else "p" for i in range(40)], "b": ["7", "q", "7", "q"] * 10})
+    done = chain({"cast": {"a": "int8", "b": "int8"}}).apply(ChunkValue(40, batch), where)
+    assert [e.row for e in done.errors] == [i for i in range(40) if i % 5 == 0 or i % 2]
+    assert all(f"'{'q' if e.row % 5 else 'p'}'" in e.reason for e in done.errors)
+    assert done.rows["a"].to_pylist() == done.stored().tolist()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"cast": {"text": "int64"}},
+        {"filter": "id / zero > 1"},
+        {"python": f"{MODULE}:raises_at_length"},
+        {"python": f"{MODULE}:raises_the_unshown"},
+    ],
+)
+def test_where_no_row_can_be_done_all_are_errors_and_the_first_have_a_text(step: dict[str, Any]) -> None:
+    rows = 4 * TOLD
+    text = pa.array(["x" * 5000] * rows)
+    batch = pa.record_batch({"id": pa.array(range(rows), pa.int64()), "zero": pa.array([0] * rows), "text": text})
+    asked: list[int] = []
+
+    def told(row: int) -> str:
+        asked.append(row)
+        return where(row)
+
+    done = chain(step, {"filter": "id >= 0"}).apply(ChunkValue(rows, batch), told)
+    assert [e.row for e in done.errors] == asked == list(range(TOLD))
+    assert done.more.tolist() == list(range(TOLD, rows))
+    assert (done.rows.num_rows, done.stored().tolist(), done.dropped.tolist()) == (0, [], [])
+    assert all(5 < len(e.reason) <= REASON_LENGTH for e in done.errors)
+
+
+def test_a_row_that_a_filter_cannot_be_computed_for_fails_alone() -> None:
+    batch = pa.record_batch({"x": [6, 6, 6, 1, 2**62], "y": [2, 0, 1, 2, 1]})
+    done = chain({"filter": "x / y > 1"}, {"filter": "x * 4 > 1"}).apply(ChunkValue(5, batch), where)
+    assert done.stored().tolist() == [0, 2]
+    assert done.dropped.tolist() == [3]
+    assert [(e.row, e.reason) for e in done.errors] == [
+        (1, "filter 'x / y > 1': divide by zero"),
+        (4, "filter 'x * 4 > 1': overflow"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("fails_at_sevn", f"row transform 1: python: module '{MODULE}' has no function 'fails_at_sevn'; did you mean"),
+        ("NO_FUNCTION", "has no function 'NO_FUNCTION': its NO_FUNCTION is of type int"),
+    ],
+)
+def test_a_function_that_is_not_there_is_the_requests_fault_and_no_rows(function: str, says: str) -> None:
+    with pytest.raises(InvalidRequest, match=says):
+        chain({"select": ["id"]}, {"python": f"{MODULE}:{function}"}).apply(value(3), where)
+
+
+@pytest.mark.parametrize("code", ["import no_such_thing", "1 / 0", "raise SystemExit(3)", "def f(:"])
+def test_a_module_that_cannot_be_imported_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    (tmp_path / "broken_rows.py").write_text(f"{code}\n\n\ndef f(batch):\n    return batch\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    steps = parse('[{"python": "broken_rows:f"}]', ("broken_rows",))
+    with pytest.raises(InvalidRequest, match="row transform 0: python: module 'broken_rows' cannot be imported"):
+        steps.apply(value(3), where)
+
+
 def test_python_functions_add_columns_and_leave_rows_out() -> None:
     steps = chain(
         {"python": f"{MODULE}:keep_even"}, {"python": {"function": f"{MODULE}:double", "columns": {"twice": "int32"}}}
@@ -110,6 +179,9 @@ def test_the_fingerprint_knows_arguments_order_source_and_semantics() -> None:
         ([{"python": "nonsense"}], "not of the form module:function"),
         ([{"python": {"function": f"{MODULE}:double", "colums": {}}}], "did you mean 'columns'"),
         ([{"python": f"{MODULE}.gone:double"}], "python"),
+        ([{"python": {"function": f"{MODULE}:double", "columns": ["x"]}}], "['x'] is no mapping of columns to types"),
+        ([{"python": {"function": f"{MODULE}:double", "drop": "id"}}], "'id' is no list of columns"),
+        ([{"python": {"function": f"{MODULE}:double", "semantics": "x"}}], "'x' is no whole number"),
     ],
 )
 def test_what_is_written_wrongly_is_refused_with_the_place(steps: list[Any], says: str) -> None:
@@ -127,6 +199,8 @@ def test_what_is_written_wrongly_is_refused_with_the_place(steps: list[Any], say
         ({"filter": "text > 1"}, "filter"),
         ({"cast": {"id": "int23"}}, "did you mean"),
         ({"cast": {"id": "list<int8>"}}, "which cannot become"),
+        ({"cast": {"id": "int8[99999999999]"}}, "has at most 2147483647 values, not 99999999999"),
+        ({"cast": {"id": f"int8[{'9' * 5000}]"}}, "has at most 2147483647 values"),
         ({"python": {"function": f"{MODULE}:double", "drop": ["gone"]}}, "drops 'gone'"),
     ],
 )

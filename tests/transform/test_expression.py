@@ -70,6 +70,11 @@ def test_comparisons_are_pythons(values: list[int], bound: int, sign: str) -> No
         ("x in y", "is not understood"),
         ("x ** 2 > 1", "is not understood"),
         ("open('f')", "is not understood"),
+        ("length('abc') > 2", "'abc' is a constant where a column is needed"),
+        ("1 in (1, 2)", "1 is a constant where a column is needed"),
+        ("0 < 1 in (1, 2)", "1 is a constant where a column is needed"),
+        (f"x > {'-' * 5000}1", "cannot be parsed"),
+        ("x > '\0'", "null bytes"),
     ],
 )
 def test_what_is_no_condition_is_refused_when_written(text: str, says: str) -> None:

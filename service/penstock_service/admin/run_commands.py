@@ -41,6 +41,8 @@ def _mixture(
     wanted: dict[str, float] = {}
     for one in weights:
         name, _, weight = one.rpartition("=")
+        if name in wanted:
+            raise typer.BadParameter(f"{name} is given twice: {name}={wanted[name]:g} and {one}")
         try:
             wanted[name] = float(weight)
         except ValueError:

@@ -4,10 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, cast
 
+import numpy as np
+
 from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.app.seeds import Seeds
-from penstock_service.core.dataset import DatasetVersion
+from penstock_service.core.dataset import DatasetVersion, Manifest
 from penstock_service.core.errors import NoRows
 from penstock_service.core.plan import PoolWish, Start, Until
 from penstock_service.mix.stream import StreamWish, WeightBy
@@ -68,9 +70,11 @@ class Asking:
             else:
                 if gone:
                     some = ", ".join(gone[:_NAMED]) + (" ..." if len(gone) > _NAMED else "")
+                    others = await asyncio.to_thread(_lost_with, dataset.manifest, gone)
+                    also = f", and so are {others} rows of other files that lie in chunks with them" if others else ""
                     notes.append(
                         f"{len(gone)} of {dataset.manifest.shards.num_rows} files of {dataset.reference} are gone "
-                        f"({some}): their rows are left out (on_error={on_error!r})"
+                        f"({some}): their rows are left out (on_error={on_error!r}){also}"
                     )
                 own = await asyncio.to_thread(parse, dataset.transforms, self._python_modules)
                 whole = own.then(chain)
@@ -87,3 +91,11 @@ class Asking:
         if cursor is not None:
             return cursor.seed
         return await asyncio.to_thread(self._seeds.of, request.job, request.name)
+
+
+def _lost_with(manifest: Manifest, gone: Sequence[str]) -> int:
+    """Rows of other files that cannot be had because they lie in chunks with those that are gone."""
+    chunks = np.array(sorted({chunk for path in gone for chunk in manifest.chunks_of(path)}), np.int64)
+    lost = int(np.sum(np.diff(manifest.chunk_start)[chunks]))
+    own = np.isin(manifest.shards["path"].to_numpy(zero_copy_only=False), gone)
+    return lost - int(np.sum(manifest.shard_rows[own]))

@@ -6,7 +6,7 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import astuple
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from penstock_service.app.state_file import is_damaged, state_file
 from penstock_service.core.badrow import BadRow
 from penstock_service.core.channel import Counters
 from penstock_service.core.chunk import ChunkInfo
@@ -28,6 +29,8 @@ _REMEMBERED: Final = 4096  # segments whose bad rows are known to be written
 
 _log = logging.getLogger(__name__)
 
+_CURE: Final = "remove it: only the list of what was bad is lost"
+
 Heard = tuple[str, str, str, int, int, int, int]  # job, stream, policy, epoch, segment, its digest, bad units
 
 
@@ -38,13 +41,16 @@ class BadRows:
         self._counters = counters
         self._lock = threading.Lock()
         self._heard: OrderedDict[Heard, asyncio.Task[None]] = OrderedDict()
-        self._db = sqlite3.connect(state_dir / "bad_rows.sqlite", check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode=WAL")
-        self._db.execute(
-            "CREATE TABLE IF NOT EXISTS bad_rows (number INTEGER PRIMARY KEY, job TEXT, stream TEXT, on_error TEXT,"
-            " dataset TEXT, row INTEGER, rows INTEGER, where_ TEXT, reason TEXT, noted_at TEXT,"
-            " UNIQUE (job, stream, on_error, dataset, row))"
-        )
+        self._file = state_dir / "bad_rows.sqlite"
+        with state_file(self._file, _CURE):
+            try:
+                self._db = _opened(self._file)
+            except sqlite3.DatabaseError as error:
+                if not is_damaged(error):
+                    raise
+                aside = _set_aside(self._file)
+                _log.warning("the list of bad rows is damaged (%s): it is now %s, and a new one begins", error, aside)
+                self._db = _opened(self._file)
 
     def close(self) -> None:
         """May be called twice."""
@@ -67,11 +73,11 @@ class BadRows:
             await asyncio.shield(task)
         except sqlite3.Error as error:
             self._heard.pop(heard, None)
+            cure = f"start the server again, or {_CURE}" if is_damaged(error) else "is the disk full?"
+            said = f"the list of bad rows, {self._file}, cannot be written ({error}): {cure}"
             if heard[2] == "quarantine":
-                raise ResourceExhausted(
-                    f"the list of bad rows cannot be written ({error}): is the disk of the state folder full?"
-                ) from error
-            _log.warning("the list of bad rows cannot be written: %s", error)
+                raise ResourceExhausted(said) from error
+            _log.warning("%s", said)
 
     def list(self, job: str = "", stream: str = "", most: int = 1000) -> list[BadRow]:
         """The latest first; of a job, of a stream, or of all."""
@@ -79,7 +85,7 @@ class BadRows:
             "SELECT job, stream, on_error, dataset, row, rows, where_, reason, noted_at FROM bad_rows"
             " WHERE (? = '' OR job = ?) AND (? = '' OR stream = ?) ORDER BY number DESC LIMIT ?"
         )
-        with self._lock:
+        with self._lock, state_file(self._file, _CURE):
             found = self._db.execute(query, (job, job, stream, stream, most)).fetchall()
         return [BadRow(*line) for line in found]
 
@@ -104,7 +110,8 @@ class BadRows:
                 self._db.execute("DELETE FROM bad_rows WHERE number <= (SELECT max(number) FROM bad_rows) - ?", (_ALL,))
                 self._db.execute("COMMIT")
             except sqlite3.Error:
-                self._db.execute("ROLLBACK")
+                if self._db.in_transaction:  # else that was undone, and failing here would hide the reason
+                    self._db.execute("ROLLBACK")
                 raise
 
 
@@ -119,6 +126,35 @@ class OfStream:
     async def heard(self, epoch: int, segment: Segment) -> None:
         heard = (*self._who, epoch, segment.number, segment.digest, len(segment.bad))
         await self._rows.note(heard, self._segments, segment)
+
+
+def _opened(file: Path) -> sqlite3.Connection:
+    """Raises sqlite3.DatabaseError where it is damaged."""
+    with ExitStack() as failed:
+        db = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
+        failed.callback(db.close)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(
+            "CREATE TABLE IF NOT EXISTS bad_rows (number INTEGER PRIMARY KEY, job TEXT, stream TEXT, on_error TEXT,"
+            " dataset TEXT, row INTEGER, rows INTEGER, where_ TEXT, reason TEXT, noted_at TEXT,"
+            " UNIQUE (job, stream, on_error, dataset, row))"
+        )
+        (said,) = db.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            damaged = sqlite3.DatabaseError(said)
+            damaged.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+            raise damaged
+        failed.pop_all()
+    return db
+
+
+def _set_aside(file: Path) -> Path:
+    """Renames a database and what lies beside it; one that was set aside before gives way."""
+    for ending in ("", "-wal", "-shm"):
+        found = file.with_name(file.name + ending)
+        if found.exists():
+            found.replace(file.with_name(f"{file.name}.damaged{ending}"))
+    return file.with_name(f"{file.name}.damaged")
 
 
 def _lines(segments: SegmentSource, segment: Segment, most: int) -> Iterator[tuple[str, int, int, str, str]]:
@@ -137,6 +173,7 @@ def _lines(segments: SegmentSource, segment: Segment, most: int) -> Iterator[tup
         dataset, start, rows = found[c]
         path, row = dataset.manifest.locate(start)
         yield dataset.reference, start, rows, f"{path}, from row {row} on", str(bad.faults[c])
-    for c, stored, (where, reason) in zip(chosen.chunk.tolist(), chosen.stored.tolist(), chosen.reasons(), strict=True):
+    said = chosen.reasons(segments.by_source)
+    for c, stored, (where, reason) in zip(chosen.chunk.tolist(), chosen.stored.tolist(), said, strict=True):
         dataset, start, _ = found[c]
         yield dataset.reference, start + stored, 1, where, reason

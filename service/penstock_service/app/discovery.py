@@ -6,6 +6,7 @@ import glob
 import logging
 import os
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,15 @@ _Known = tuple[Found, str, Declaration]
 class Discoverer:
     """look, start, stop; `stop` may be called twice, or without `start`. One look at a time."""
 
-    def __init__(self, folder: Path | None, every: float, registry: Registry) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        every: float,
+        registry: Registry,
+        state: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext,
+    ) -> None:
+        """`state`: around what reads or writes the registry."""
+        self._state = state
         self._folder = folder
         self._every = every
         self._registry = registry
@@ -52,7 +61,8 @@ class Discoverer:
         folder = self._folder
         if folder is None:
             raise InvalidRequest("this server has no folder of datasets: start it with --discover DIR")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, folder, settled)
+        with self._state():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._look, folder, settled)
 
     def start(self) -> None:
         if self._folder is not None and self._every > 0:

@@ -3,18 +3,20 @@
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 
-from penstock_service.core.errors import SourceUnreadable, Unavailable
+from penstock_service.app.state_file import state_file
+from penstock_service.core.errors import SourceUnreadable
 from penstock_service.core.journal import Entry, Journal
 
 Passing = Callable[[str], None]
 """Told of each point of a write as it is passed; a test ends the process there."""
 
+_CURE = "remove it: then a state that carries the entries will do"
 _LAYOUT = 1  # PRAGMA user_version
 _TABLES = (
     """
@@ -53,17 +55,11 @@ class Journals:
         self._file = state_dir / "journal.sqlite"
         self._passing = passing
         self._lock = Lock()
-        try:
+        with state_file(self._file, _CURE), ExitStack() as failed:
             self._db = sqlite3.connect(self._file, check_same_thread=False, isolation_level=None, timeout=10)
-            try:
-                self._prepare()
-            except BaseException:  # whatever it was, the file would stay open
-                self._db.close()
-                raise
-        except sqlite3.Error as error:
-            raise SourceUnreadable(
-                f"the journal {self._file} cannot be opened ({error}): check the state folder, its permissions and disk"
-            ) from error
+            failed.callback(self._db.close)
+            self._prepare()
+            failed.pop_all()
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
@@ -86,13 +82,13 @@ class Journals:
 
     def of(self, run: str) -> Kept | None:
         """None: the run has no entries here."""
-        with self._lock:
+        with self._lock, state_file(self._file, _CURE):
             found = self._read("WHERE id = ?", run)
         return found[0] if found else None
 
     def all(self) -> list[Kept]:
         """Every run that has entries, the newest last."""
-        with self._lock:
+        with self._lock, state_file(self._file, _CURE):
             return self._read("ORDER BY began, id")
 
     def write(self, job: str, stream: str, journal: Journal) -> None:
@@ -101,14 +97,8 @@ class Journals:
         Raises:
             Unavailable: the disk would not take them; nothing has changed.
         """
-        try:
-            with self._lock:
-                self._write(job, stream, journal)
-        except sqlite3.Error as error:
-            raise Unavailable(
-                f"the journal {self._file} could not be written ({error}); nothing has changed. "
-                "Make room in the state folder (--state-dir), then ask again"
-            ) from error
+        with self._lock, state_file(self._file, _CURE):
+            self._write(job, stream, journal)
 
     def _write(self, job: str, stream: str, journal: Journal) -> None:
         self._passing("before begin")
@@ -134,12 +124,18 @@ class Journals:
 
     def _journal(self, run: str) -> Journal:
         found = self._db.execute("SELECT entry, head FROM entries WHERE run = ? ORDER BY n", (run,)).fetchall()
-        journal = Journal(run, tuple(Entry.from_json(json.loads(entry)) for entry, _ in found))
+        try:
+            journal = Journal(run, tuple(Entry.from_json(json.loads(entry)) for entry, _ in found))
+        except (ValueError, KeyError, TypeError) as error:
+            raise SourceUnreadable(
+                f"the journal {self._file} is damaged: an entry of run {run} cannot be read ({error!r}). "
+                f"Stop the server and restore the file, or {_CURE}"
+            ) from error
         if found and journal.head != found[-1][1]:
             raise SourceUnreadable(
                 f"the journal {self._file} is damaged: the {len(found)} entries of run {run} have head "
-                f"{journal.head}, written was {found[-1][1]}. Restore the file, or remove it: "
-                "then a state that carries the entries will do"
+                f"{journal.head}, written was {found[-1][1]}. Stop the server and restore the "
+                f"file, or {_CURE}"
             )
         return journal
 

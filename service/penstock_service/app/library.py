@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -34,9 +35,16 @@ class Library:
     """Implements what control, HTTP and subscriptions want of datasets."""
 
     def __init__(
-        self, registry: Registry, in_use: Callable[[], set[str]], stores: Stores, python_modules: tuple[str, ...]
+        self,
+        registry: Registry,
+        in_use: Callable[[], set[str]],
+        stores: Stores,
+        python_modules: tuple[str, ...],
+        state: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        """`state`: around what reads or writes the registry."""
         self._registry = registry
+        self._state = state
         self._python_modules = python_modules
         self._stores = stores
         self._in_use = in_use
@@ -141,7 +149,8 @@ class Library:
         return dataset
 
     async def _off_loop(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
+        with self._state():
+            return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *args, **kwargs))
 
     def _register(self, name: str, paths: Sequence[str], said: Declaration) -> DatasetVersion:
         paths = [path if scheme_of(path) is not None else str(Path(path).absolute()) for path in paths]

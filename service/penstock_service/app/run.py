@@ -207,6 +207,15 @@ class RunSegments:
             if name in names
         ]
 
+    def leaves_out(self) -> list[str]:
+        """What leaves rows out besides a policy, in words."""
+        entries = [entry for entry in self.run.journal.entries if entry.kind != "mixture"]
+        found = ["filters"] if self.base.may_drop else []
+        if entries:
+            more = f", and {len(entries) - 1} more entries" if len(entries) > 1 else ""
+            found.append(f"the journal of the run ({entries[0].what.get('reason') or entries[0].kind}{more})")
+        return found
+
     def _uncut(self, place: Place, segment: Segment) -> bool:
         """Does the segment lack chunks that the journal does not leave out of its tail?"""
         lost = segment.lost

@@ -185,6 +185,12 @@ class Runs:
             if source is None:
                 names = ", ".join(s.name for s in stream.sources)
                 raise InvalidRequest(f"run {found.id} does not read a dataset {dataset!r}; it reads {names}")
+            version = dataset.partition("@")[2].partition(":")[0]
+            if not source.version.startswith(version):
+                raise InvalidRequest(
+                    f"run {found.id} reads {source.name}@{source.version}, not {dataset}: rows of one version may be "
+                    f"others in another. Name it {source.name}, or with the version that is read"
+                )
             ranges = row_ranges(rows, source.manifest.rows, source.name)
             what = {"rows": {source.name: ranges}, "reason": reason}
             return Entry("quarantine", _first_free(found, "quarantine"), what)

@@ -27,6 +27,7 @@ from penstock_service.app.mixers import Mixers
 from penstock_service.app.operations import Addresses, ServerOperations
 from penstock_service.app.runs import Runs
 from penstock_service.app.seeds import Seeds
+from penstock_service.app.state_file import state_file
 from penstock_service.app.strict import EXIT_CODE, Strict
 from penstock_service.app.subscriptions import Subscriptions
 from penstock_service.app.tuner import Tuner, tuning_for
@@ -58,6 +59,8 @@ from penstock_service.source.formats import SEMANTICS
 from penstock_service.source.registry import Registry
 from penstock_service.source.stores import Stores
 
+_REGISTRY_CURE: Final = "remove it: then datasets that no flag names must be registered again"
+_SLOTS: Final = 0.4  # of the memory: most that slots of all sessions take; what finds no room travels
 _STOPPING: Final = 3.0  # seconds of the grace that are kept for what comes after the streams
 
 _log = logging.getLogger(__name__)
@@ -111,7 +114,9 @@ class Server:
 
         limits = ChunkLimits(rows=settings.chunk_rows, bytes=settings.chunk_bytes)
         stores = _stores(settings)
-        registry = await asyncio.to_thread(Registry, settings.state_dir, limits, stores)
+        registry_file = partial(state_file, settings.state_dir / "registry.sqlite", _REGISTRY_CURE)
+        with registry_file():
+            registry = await asyncio.to_thread(Registry, settings.state_dir, limits, stores)
         self._stack.callback(registry.close)
         seeds = await asyncio.to_thread(Seeds, settings.state_dir)
         self._stack.callback(seeds.close)
@@ -138,18 +143,18 @@ class Server:
         self._data = DataService(
             self._subscribe,
             BundleLimits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
-            Transports(settings.shared_memory, settings.bundle_bytes, payload),
+            Transports(settings.shared_memory, settings.bundle_bytes, payload, int(_SLOTS * settings.memory)),
             settings.max_sessions,
             self._version,
             self._strict.told if self._strict is not None else None,
             lambda request: self._guard.room(request),
         )
         self._watch = RankWatch(self._data.sessions, settings.missing_after, settings.lagging_after)
-        self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules)
+        self._library = Library(registry, self._data.datasets_in_use, stores, settings.python_modules, registry_file)
         self._warming = Warming(
             settings.preload, self._chunks, self._library.lookup, self._library.datasets, settings.python_modules
         )
-        self._discoverer = Discoverer(settings.discover, settings.discover_every, registry)
+        self._discoverer = Discoverer(settings.discover, settings.discover_every, registry, registry_file)
         self._stack.push_async_callback(self._discoverer.stop)
         self._stack.callback(self._library.close)
         journals = await asyncio.to_thread(Journals, settings.state_dir, self._passing)

@@ -127,7 +127,7 @@ class Subscriptions:
             applied = Applied(policy, segments, self._chunks)
         else:
             hears = self._bad_rows.hears_of(request.job, request.name, on_error, run)
-            applied = Applied(policy, run, self._chunks, hears, run.cuts)
+            applied = Applied(policy, run, self._chunks, hears, run.cuts, run.leaves_out)
             if on_error != "fail":
                 run.losing = Losses(self._runs, run, applied, hears).lost
         feed = StepFeed(segments, fetch, view, at, self._counters, stream.row_bytes, applied, known)

@@ -1,6 +1,6 @@
 """Where the rows of one step come from, without fetching them: segment, shard and row of each."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -11,10 +11,9 @@ import pyarrow as pa
 from penstock_service.batch.fetch import stored_rows
 from penstock_service.batch.view import View
 from penstock_service.core.dataset import DatasetVersion
-from penstock_service.core.segment import Segment, SourceChunks
+from penstock_service.core.segment import BySource, Segment
 
 I64 = npt.NDArray[np.int64]
-BySource = Callable[[I64], list[SourceChunks]]
 
 _NAMED: Final = pa.dictionary(pa.int32(), pa.string())
 SCHEMA: Final = pa.schema(
@@ -62,7 +61,7 @@ def explain(view: View, ranks: Sequence[int], reached: Reached, by_source: BySou
             hit = np.flatnonzero(np.isin(place[mine], bad.unit))
             found = bad.take(np.searchsorted(bad.unit, place[mine][hit]))
             chunk[mine[hit]], stored[mine[hit]] = found.chunk, found.stored
-            said = (f"{where}: {reason}" for where, reason in found.reasons())
+            said = (f"{where}: {reason}" for where, reason in found.reasons(by_source))
             reasons.update(zip(mine[hit].tolist(), said, strict=True))
     rows = [len(found) for found, _ in parts]
     where = _where(chunk, stored, by_source)

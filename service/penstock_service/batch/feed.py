@@ -109,7 +109,7 @@ class StepFeed:
             if first < len(segment.bad):
                 at = before + int(segment.bad.unit[first])
                 if at < min(units, self._view.global_batch):
-                    ((where, reason),) = segment.bad.take(np.array([first])).reasons()
+                    ((where, reason),) = segment.bad.take(np.array([first])).reasons(self._segments.by_source)
                     raise DataError(
                         f"{where}: {reason.removesuffix('.')}. It would have come in step {self._walk.step}"
                         f"{_cures(self._policy)}"
@@ -145,6 +145,14 @@ class StepFeed:
             return await self._bundle(last.units + self._walk.taken, 1, left, head, **differing)
         except CHUNK_FAULTS as fault:
             raise self._lost(fault, head) from fault
+
+    def _why(self) -> str:
+        """What leaves rows out of this epoch, as far as is known."""
+        if self._policy is None:
+            return ""
+        bad = f"on_error={self._policy.on_error!r} ({self._walk.skipped} bad rows; `penstock bad-rows` lists them)"
+        causes = [*self._policy.others(), *([bad] if self._walk.skipped else [])]
+        return f" by {' and by '.join(causes)}" if causes else ""
 
     def _lost(self, fault: ServiceError, head: Sequence[Segment] = ()) -> ServiceError:
         """The error of a chunk that was evicted and cannot be made again, though the segment was whole when built.
@@ -204,14 +212,9 @@ class StepFeed:
             self._walk.substituted,
         )
         if self._walk.step == 0 and not self._walk.dropped:
-            bad = (
-                f", {self._walk.skipped} of them as bad rows (on_error='{self._policy.on_error}')"
-                if self._policy
-                else ""
-            )
             raise InvalidRequest(
                 f"no row is left of the {self._segments.rows(self._walk.epoch)} that an epoch reads: all of them are "
-                f"left out by filters{bad if self._walk.skipped else ''}"
+                f"left out{self._why()}"
             )
         if self._walk.step == 0:
             raise InvalidRequest(

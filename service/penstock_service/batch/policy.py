@@ -70,7 +70,10 @@ class Applied:
         chunks: ChunkSource,
         listener: Listener | None = None,
         cuts: Cuts = lambda epoch, segment, entries: (),
+        others: Callable[[], Sequence[str]] = lambda: ("filters",),
     ) -> None:
+        """`others`: what leaves rows out besides the policy, in words."""
+        self.others: Final = others
         self.on_error: Final = policy.on_error
         self._policy = policy
         self._segments = segments
@@ -151,7 +154,14 @@ class Applied:
                 found, row[here] = await finder.find(own, bad.stored[here])
                 chunk[here] = np.where(found >= 0, found + part.first, -1)
                 if (found < 0).any():
-                    faults[part.first + own] = _nothing_good(bad.take(here[found < 0][:1]))
+                    faults[part.first + own] = self._nothing_good(bad.take(here[found < 0][:1]))
+
+    def _nothing_good(self, one: BadUnits) -> DataError:
+        ((where, reason),) = one.reasons(self._segments.by_source)
+        return DataError(
+            f"no row of its shard is good, so that none can stand for it ({where}: {reason}). Declare a placeholder, "
+            "on_error={'substitute': {column: value, ...}}, or leave bad rows out with on_error='skip' or 'quarantine'"
+        )
 
 
 def without(segment: Segment, units: I64) -> Segment:
@@ -177,15 +187,6 @@ def substituted(segment: Segment, chunk: I64, row: I64, faults: Mapping[int, Fau
         bad=BadUnits(left.unit, left.chunk, left.stored, {c: faults[c] for c in left.faults}),
         stand_ins=segment.bad.take(found),
         kin={},
-    )
-
-
-def _nothing_good(one: BadUnits) -> DataError:
-    ((where, reason),) = one.reasons()
-    return DataError(
-        f"{where}: {reason.removesuffix('.')}; and no row of its shard is good, so that none can stand for it. Declare "
-        "a placeholder, on_error={'substitute': {column: value, ...}}, or leave bad rows out with on_error='skip' "
-        "or 'quarantine'"
     )
 
 

@@ -104,7 +104,8 @@ def _split(info: ChunkInfo, stored: I64) -> tuple[npt.NDArray[np.uint32], int | 
 
 
 def _error(dataset: DatasetVersion, chunk: int, stored: int, info: ChunkInfo) -> DataError:
-    found = next((f"{e.where}: {e.reason}" for e in info.errors if e.row == stored), "a filter left it out")
+    error = info.error_of(stored)
+    found = f"{error.where}: {error.reason}" if error else "a filter left it out"
     position = int(dataset.manifest.chunk_start[chunk]) + stored
     return DataError(
         f"row {position} of {dataset.name}@{dataset.version} cannot be read: {found}. "

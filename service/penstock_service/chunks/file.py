@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from penstock_service.chunks.content import content_hash
-from penstock_service.core.chunk import ChunkInfo, ChunkValue, RowError, pack_rows
+from penstock_service.core.chunk import TOLD, ChunkInfo, ChunkValue, RowError, cut, pack_rows
 
-FORMAT: Final = 2  # of the file; raised when what stands in it changes its meaning
+FORMAT: Final = 3  # of the file; raised when what stands in it changes its meaning
 _FACTS: Final = b"penstock.chunk"
 
 
@@ -56,7 +57,11 @@ def seal(key: str, value: ChunkValue, seconds: float = 0.0) -> Sealed:
     """`seconds`: what it took to make, kept beside the chunk so that a later server knows what a hit is worth."""
     rows = value.rows
     dropped = pack_rows(value.dropped, value.stored_rows)
-    info = ChunkInfo(value.stored_rows, value.errors, pa.ipc.get_record_batch_size(rows), content_hash(rows), dropped)
+    errors = tuple(error._replace(reason=cut(error.reason)) for error in value.errors[:TOLD])
+    untold = np.fromiter((error.row for error in value.errors[TOLD:]), np.int64)
+    more = pack_rows(np.concatenate([untold, value.more]), value.stored_rows)
+    size = pa.ipc.get_record_batch_size(rows)
+    info = ChunkInfo(value.stored_rows, errors, size, content_hash(rows), dropped, more)
     facts = {
         "format": FORMAT,
         "key": key,
@@ -65,6 +70,7 @@ def seal(key: str, value: ChunkValue, seconds: float = 0.0) -> Sealed:
         "content": info.content,
         "errors": [list(error) for error in info.errors],
         "dropped": b64encode(info.dropped).decode(),
+        "more": b64encode(info.more).decode(),
         "seconds": f"{min(seconds, 99_999):012.6f}",  # of one width: a file's size is that of its value
     }
     rows = rows.replace_schema_metadata({**(rows.schema.metadata or {}), _FACTS: json.dumps(facts)})
@@ -103,6 +109,7 @@ def open_file(path: str | Path, key: str) -> Opened:
                 bytes=facts["bytes"],
                 content=facts["content"],
                 dropped=b64decode(facts["dropped"]),
+                more=b64decode(facts["more"]),
             )
             seconds = float(facts.get("seconds", 0.0))
             rows = reader.get_batch(0)

@@ -9,13 +9,16 @@ from penstock_service.core.errors import OrderChanged
 
 _INFO_BYTES: Final = 500  # key, info and its numbers
 _ERROR_BYTES: Final = 200
+_LIMIT_BYTES: Final = 128 << 20
 
 
 class Remembered:
-    """The last `limit` chunks, by key. `changed` is called with the key of one that is not what it was."""
+    """The last `limit` chunks, by key, or as many as `limit_bytes` have room for. `changed` is called with the key of
+    one that is not what it was."""
 
-    def __init__(self, limit: int, changed: Callable[[str], object]) -> None:
+    def __init__(self, limit: int, changed: Callable[[str], object], limit_bytes: int = _LIMIT_BYTES) -> None:
         self._limit = limit
+        self._limit_bytes = limit_bytes
         self._changed = changed
         self._infos: dict[str, ChunkInfo] = {}
         self._doubted: set[str] = set()
@@ -42,7 +45,7 @@ class Remembered:
             self.nbytes += _size(now)
         before = self._infos.pop(entry.key, now)
         self._infos[entry.key] = before
-        if len(self._infos) > self._limit:
+        while len(self._infos) > self._limit or (self.nbytes > self._limit_bytes and len(self._infos) > 1):
             oldest = next(iter(self._infos))
             self.nbytes -= _size(self._infos.pop(oldest))
             self._doubted.discard(oldest)
@@ -59,8 +62,8 @@ class Remembered:
 def _size(info: ChunkInfo) -> int:
     """About how many bytes of memory it takes."""
     errors = sum(_ERROR_BYTES + len(error.where) + len(error.reason) for error in info.errors)
-    return _INFO_BYTES + len(info.dropped) + errors
+    return _INFO_BYTES + len(info.dropped) + len(info.more) + errors
 
 
 def _words(info: ChunkInfo) -> str:
-    return f"{info.stored_rows} stored rows, {len(info.errors)} errors, content {info.content[:12]}"
+    return f"{info.stored_rows} stored rows, {info.bad_rows} errors, content {info.content[:12]}"

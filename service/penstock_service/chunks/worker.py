@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from penstock_service.chunks.file import Place, Sealed, seal, write
-from penstock_service.core.chunk import ChunkInfo, ChunkValue
+from penstock_service.core.chunk import ChunkInfo, ChunkValue, cut
 from penstock_service.core.dataset import ReadTask
 from penstock_service.core.errors import Internal, SourceChanged
 
@@ -123,4 +123,5 @@ def _closed(values: Iterator[Any]) -> AbstractContextManager[Any]:
 
 def unforeseen(raised: BaseException) -> Internal:
     """What users see of an error that nobody foresaw; the log has the rest."""
-    return Internal(f"making a chunk failed with {type(raised).__name__}: {raised}; the server's log has the traceback")
+    text = cut(f"making a chunk failed with {type(raised).__name__}: {raised}")
+    return Internal(f"{text}; the server's log has the traceback")

@@ -183,7 +183,9 @@ class Settings(BaseSettings):
     )
     pool_rows: int = Field(default=2_000_000, ge=1, description="rows in the mixing pool, where a stream does not say")
     pool_bytes: Size = Field(default=GiB, ge=MiB, description="most bytes of the rows that the pool stands for")
-    refill_below: float = Field(default=0.75, gt=0, lt=1, description="share of the pool below which it is refilled")
+    refill_below: float = Field(
+        default=0.75, ge=0, le=0.98, description="share of the pool that it is refilled below, to 0.98"
+    )
     max_sessions: int = Field(default=256, ge=1, le=65536, description="most sessions at a time; more are refused")
     grace: float = Field(default=20.0, ge=0, description="seconds after SIGTERM within which the server has ended")
     missing_after: float = Field(

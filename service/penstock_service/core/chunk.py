@@ -5,7 +5,7 @@ itself; what to do about it is decided when a segment's index is built, not here
 """
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,11 @@ import pyarrow as pa
 
 I64 = npt.NDArray[np.int64]
 Bits = bytes
+
+TOLD: Final = 256
+"""Errors of a chunk that are kept with a text, the first ones; of more only which rows they are."""
+
+REASON_LENGTH: Final = 500  # characters
 
 
 class RowError(NamedTuple):
@@ -23,6 +28,11 @@ class RowError(NamedTuple):
     reason: str
 
 
+def cut(reason: str) -> str:
+    """`reason`, if need be without its end: it may hold a value of any size."""
+    return reason if len(reason) <= REASON_LENGTH else f"{reason[: REASON_LENGTH - 3]}..."
+
+
 def no_rows() -> I64:
     return np.empty(0, np.int64)
 
@@ -31,18 +41,20 @@ def no_rows() -> I64:
 class ChunkValue:
     """What reading and row transforms make.
 
-    `rows` holds the stored rows without those in `errors` and `dropped`, in stored order, as one batch.
+    `rows` holds the stored rows without those in `errors`, `more` and `dropped`, in stored order, as one batch.
     """
 
     stored_rows: int
     rows: pa.RecordBatch
     errors: tuple[RowError, ...] = ()
     dropped: I64 = field(default_factory=no_rows, compare=False)  # stored rows that a filter left out, ascending
+    more: I64 = field(default_factory=no_rows, compare=False)  # stored rows that are errors too, without a text
 
     def __post_init__(self) -> None:
-        if self.rows.num_rows + len(self.errors) + len(self.dropped) != self.stored_rows:
+        errors = len(self.errors) + len(self.more)
+        if self.rows.num_rows + errors + len(self.dropped) != self.stored_rows:
             raise ValueError(
-                f"a chunk of {self.stored_rows} stored rows has {self.rows.num_rows} rows, {len(self.errors)} errors "
+                f"a chunk of {self.stored_rows} stored rows has {self.rows.num_rows} rows, {errors} errors "
                 f"and {len(self.dropped)} rows left out"
             )
 
@@ -51,6 +63,7 @@ class ChunkValue:
         present = np.ones(self.stored_rows, np.bool_)
         present[self.dropped] = False
         present[[error.row for error in self.errors]] = False
+        present[self.more] = False
         return np.flatnonzero(present)
 
 
@@ -59,24 +72,37 @@ class ChunkInfo:
     """What is remembered of a chunk after its bytes were evicted."""
 
     stored_rows: int
-    errors: tuple[RowError, ...]
+    errors: tuple[RowError, ...]  # those that are told
     bytes: int
     content: str  # hash of the chunk's bytes
     dropped: Bits = b""  # one bit for each stored row, set where a filter left it out; empty: none
+    more: Bits = b""  # the same of errors that are not told
 
     @property
     def rows(self) -> int:
-        return self.stored_rows - len(self.errors) - int.from_bytes(self.dropped, "big").bit_count()
+        return self.stored_rows - self.bad_rows - int.from_bytes(self.dropped, "big").bit_count()
+
+    @property
+    def bad_rows(self) -> int:
+        """How many stored rows are errors."""
+        return len(self.errors) + int.from_bytes(self.more, "big").bit_count()
 
     def dropped_rows(self) -> I64:
         """Stored rows that a filter left out, ascending, int64 [n]."""
-        if not self.dropped:
-            return no_rows()
-        return np.flatnonzero(np.unpackbits(np.frombuffer(self.dropped, np.uint8), count=self.stored_rows))
+        return _unpack_rows(self.dropped, self.stored_rows)
 
     def error_rows(self) -> I64:
         """Stored rows that are errors, ascending, int64 [n]."""
-        return np.sort(np.fromiter((e.row for e in self.errors), np.int64, len(self.errors)))
+        told = np.fromiter((e.row for e in self.errors), np.int64, len(self.errors))
+        return np.sort(np.concatenate([told, _unpack_rows(self.more, self.stored_rows)]))
+
+    def error_of(self, row: int) -> RowError | None:
+        """What is known of a stored row that is an error; None: it is none. One that is not told has no `where`."""
+        told = next((error for error in self.errors if error.row == row), None)
+        if told is not None or not self.more or not self.more[row >> 3] >> (7 - (row & 7)) & 1:
+            return told
+        last = f"; the last that is told is {self.errors[-1].where}: {self.errors[-1].reason}" if self.errors else ""
+        return RowError(row, "", f"one of {self.bad_rows} bad rows of the chunk{last}")
 
     def absent_rows(self) -> I64:
         """Stored rows that the chunk's batch lacks, ascending, int64 [n]."""
@@ -88,6 +114,12 @@ class ChunkInfo:
         present = np.ones(self.stored_rows, np.bool_)
         present[self.absent_rows()] = False
         return np.flatnonzero(present)
+
+
+def _unpack_rows(bits: Bits, stored_rows: int) -> I64:
+    if not bits:
+        return no_rows()
+    return np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), count=stored_rows))
 
 
 def pack_rows(rows: I64, stored_rows: int) -> Bits:

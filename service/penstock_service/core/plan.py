@@ -75,7 +75,8 @@ def resolve(wish: PoolWish, defaults: PoolDefaults, epoch_rows: int, row_bytes: 
     in_rows = refill_below > 1 and float(refill_below).is_integer()
     if not in_rows and not 0 <= refill_below <= 0.98:
         raise InvalidRequest(
-            f"refill_below={refill_below}: allowed is a share of the pool from 0 to 0.98, or a whole number of rows"
+            f"refill_below={refill_below}: allowed is a share of the pool from 0 to 0.98, or a whole number of "
+            "rows above 1"
         )
     fits = max(1, int(room / row_bytes)) if row_bytes > 0 else rows
     rows = min(rows, epoch_rows)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from penstock_service.core.chunk import ChunkInfo, no_rows
+from penstock_service.core.chunk import ChunkInfo, RowError, no_rows
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import DataError, ServiceError
 
@@ -45,19 +45,23 @@ class BadUnits:
     def of_chunks(self, chunks: I64) -> "BadUnits":
         return self.take(np.flatnonzero(np.isin(self.chunk, chunks)))
 
-    def reasons(self) -> list[tuple[str, str]]:
+    def reasons(self, by_source: "BySource") -> list[tuple[str, str]]:
         """Where and why, of each. Makes Python objects: for few of them."""
-        by_chunk = {
-            c: {e.row: e for e in fault.errors}
-            for c in np.unique(self.chunk).tolist()
-            if isinstance(fault := self.faults[c], ChunkInfo)
+        starts = {
+            part.first + own: (part.dataset.manifest, int(part.dataset.manifest.chunk_start[own]))
+            for part in by_source(np.unique(self.chunk))
+            for own in part.own.tolist()
         }
         found = []
         for c, row in zip(self.chunk.tolist(), self.stored.tolist(), strict=True):
-            if c in by_chunk:
-                found.append((by_chunk[c][row].where, by_chunk[c][row].reason))
-            else:
-                found.append((f"row {row} of the chunk", str(self.faults[c])))
+            fault = self.faults[c]
+            error = fault.error_of(row) if isinstance(fault, ChunkInfo) else RowError(row, "", str(fault))
+            manifest, start = starts[c]
+            where = error.where if error else ""
+            if not where:
+                path, at = manifest.locate(start + row)
+                where = f"{path}, row {at}"
+            found.append((where, error.reason if error else ""))
         return found
 
 
@@ -136,6 +140,10 @@ class SourceChunks(NamedTuple):
     dataset: DatasetVersion
     first: int  # number in the stream of the source's chunk 0
     own: I64  # ordinals in the dataset
+
+
+BySource = Callable[[I64], list[SourceChunks]]
+"""Ascending chunks of the stream, sorted out by source."""
 
 
 class Cut(NamedTuple):

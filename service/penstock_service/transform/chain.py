@@ -60,18 +60,24 @@ class Chain:
             where: names a stored row of the chunk, for errors.
         """
         rows, stored = value.rows, value.stored()
-        errors, dropped = list(value.errors), [value.dropped]
-        for step in self.steps:
-            done = step.apply(rows)
+        errors, dropped, more = list(value.errors), [value.dropped], [value.more]
+        for number, step in enumerate(self.steps):
+            try:
+                done = step.apply(rows)
+            except InvalidRequest as error:
+                raise InvalidRequest(f"row transform {number}: {error}") from error
             if done.kept is not None:
                 failed = [(int(stored[f.row]), f.reason) for f in done.failed]
                 errors += [RowError(row, where(row), reason) for row, reason in failed]
+                more.append(stored[done.more])
                 gone = ~done.kept
                 gone[[f.row for f in done.failed]] = False
+                gone[done.more] = False
                 dropped.append(stored[gone])
                 stored = stored[done.kept]
             rows = done.rows
-        return ChunkValue(value.stored_rows, rows, tuple(sorted(errors)), np.sort(np.concatenate(dropped)))
+        every = (np.sort(np.concatenate(parts)) for parts in (dropped, more))
+        return ChunkValue(value.stored_rows, rows, tuple(sorted(errors)), *every)
 
 
 def parse(text: str, allowed_modules: tuple[str, ...]) -> Chain:
@@ -135,11 +141,17 @@ def _python(arguments: Any, allowed_modules: tuple[str, ...]) -> Step:
     for key in given:
         if key not in _PYTHON_KEYS:
             raise InvalidRequest(_unknown("key of python", key, _PYTHON_KEYS))
-    columns = tuple((str(name), str(kind)) for name, kind in dict(given.get("columns", {})).items())
-    drop = tuple(str(name) for name in given.get("drop", ()))
+    added, drop, semantics = given.get("columns", {}), given.get("drop", []), given.get("semantics", 0)
+    if not isinstance(added, Mapping):
+        raise InvalidRequest(f'python: columns: {added!r} is no mapping of columns to types, as in {{"x": "float32"}}')
+    if not isinstance(drop, Sequence) or isinstance(drop, str):
+        raise InvalidRequest(f"python: drop: {drop!r} is no list of columns")
+    if not isinstance(semantics, int):
+        raise InvalidRequest(f"python: semantics: {semantics!r} is no whole number")
+    columns = tuple((str(name), str(kind)) for name, kind in added.items())
     function = str(given["function"])
     source = source_of(function, allowed_modules)
-    return PythonRows(function, columns, drop, int(given.get("semantics", 0)), source)
+    return PythonRows(function, columns, tuple(str(name) for name in drop), int(semantics), source)
 
 
 def _unknown(what: str, name: object, known: Sequence[str]) -> str:

@@ -2,11 +2,12 @@
 
 import json
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
+from penstock_service.core.chunk import TOLD, cut
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.core.hashing import short_hash
 from penstock_service.transform.step import Done, Failed
@@ -72,20 +73,44 @@ class Cast:
         try:
             return Done(self._cast(batch, after))
         except pa.ArrowInvalid:
-            return self._row_by_row(batch, after)
+            return self._without_bad(batch, after)
 
     def _cast(self, batch: pa.RecordBatch, after: pa.Schema) -> pa.RecordBatch:
         columns = [column.cast(field.type) for column, field in zip(batch.columns, after, strict=True)]
         return pa.RecordBatch.from_arrays(columns, schema=after)
 
-    def _row_by_row(self, batch: pa.RecordBatch, after: pa.Schema) -> Done:
+    def _without_bad(self, batch: pa.RecordBatch, after: pa.Schema) -> Done:
         """Only where some row does not fit: find which."""
         kept = np.ones(batch.num_rows, np.bool_)
-        failed = []
-        for row in range(batch.num_rows):
-            try:
-                self._cast(batch.slice(row, 1), after)
-            except pa.ArrowInvalid as error:
-                kept[row] = False
-                failed.append(Failed(row, f"cast: {str(error).splitlines()[0]}"))
-        return Done(self._cast(batch.filter(pa.array(kept)), after), kept, tuple(failed))
+        reasons: dict[int, str] = {}
+        for column, field in zip(batch.columns, after, strict=True):
+            if column.type != field.type:
+                bad = _Bad([], [])
+                _find_bad(column, field.type, 0, bad)
+                kept[bad.rows] = False
+                for row, reason in zip(bad.rows, bad.reasons, strict=False):  # the first column that fails says why
+                    reasons.setdefault(row, reason)
+        failed = tuple(Failed(row, reasons[row]) for row in sorted(reasons))
+        untold = ~kept
+        untold[list(reasons)] = False
+        return Done(self._cast(batch.filter(pa.array(kept)), after), kept, failed, np.flatnonzero(untold))
+
+
+class _Bad(NamedTuple):
+    rows: list[int]  # ascending
+    reasons: list[str]  # of the first of them
+
+
+def _find_bad(column: pa.Array, kind: pa.DataType, first: int, bad: _Bad) -> None:
+    """Halve until the values that do not cast stand alone; `first` is the row of the first value."""
+    try:
+        column.cast(kind)
+    except pa.ArrowInvalid as error:
+        if len(column) > 1:
+            half = len(column) // 2
+            _find_bad(column.slice(0, half), kind, first, bad)
+            _find_bad(column.slice(half), kind, first + half, bad)
+            return
+        bad.rows.append(first)
+        if len(bad.reasons) < TOLD:
+            bad.reasons.append(cut(f"cast: {str(error).splitlines()[0]}"))

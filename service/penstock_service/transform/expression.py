@@ -50,24 +50,37 @@ class Expression:
             self._tree = ast.parse(text.strip(), mode="eval").body
         except SyntaxError as error:
             raise InvalidRequest(f"filter {text!r}: {error.msg} at character {error.offset}") from error
+        except (ValueError, RecursionError, MemoryError) as error:  # a null character; brackets in brackets in ...
+            raise InvalidRequest(f"filter {text[:200]!r} cannot be parsed: {error or 'nested too deeply'}") from error
         self.columns: set[str] = set()
-        self._check(self._tree)
+        try:
+            self._check(self._tree)
+        except RecursionError as error:
+            raise InvalidRequest(f"filter {text[:200]!r} is nested too deeply: {error}") from error
 
     def mask(self, batch: pa.RecordBatch) -> pa.BooleanArray:
         """Which rows it holds for; null (unknown) counts as no.
 
         Raises:
             InvalidRequest: the types do not go together, or it is no condition.
+            pa.ArrowInvalid: it cannot be computed for some row (a division by zero, an overflow).
         """
         try:
             found = self._value(self._tree, batch)
-        except (pa.ArrowNotImplementedError, pa.ArrowInvalid, pa.ArrowTypeError, TypeError) as error:
-            raise InvalidRequest(f"filter {self.text!r}: {str(error).splitlines()[0]}") from error
+        except pa.ArrowInvalid as error:
+            if batch.num_rows:
+                raise
+            raise self._wrong(error) from error
+        except (pa.ArrowNotImplementedError, pa.ArrowTypeError, TypeError, OverflowError) as error:
+            raise self._wrong(error) from error
         if isinstance(found, bool):
             found = pa.array([found] * batch.num_rows, pa.bool_())
         if not isinstance(found, pa.Array) or not pa.types.is_boolean(found.type):
             raise InvalidRequest(f'filter {self.text!r} is no condition: compare something, as in "label == 3"')
         return found.fill_null(False)
+
+    def _wrong(self, error: Exception) -> InvalidRequest:
+        return InvalidRequest(f"filter {self.text!r}: {str(error).splitlines()[0]}")
 
     def _check(self, node: ast.expr) -> None:  # noqa: C901 - one branch per kind of node
         match node:
@@ -78,8 +91,9 @@ class Expression:
                 self._check(operand)
             case ast.Compare(left=left, ops=ops, comparators=comparators):
                 self._check(left)
-                for op, other in zip(ops, comparators, strict=True):
+                for before, op, other in zip([left, *comparators], ops, comparators, strict=False):
                     if isinstance(op, (ast.In, ast.NotIn)):
+                        self._of_columns(before)
                         self._constants(other)
                     elif type(op) in _COMPARE:
                         self._check(other)
@@ -92,12 +106,21 @@ class Expression:
                 self.columns.add(name)
             case ast.Call(func=ast.Name(id=function), args=[argument], keywords=[]) if function in _FUNCTIONS:
                 self._check(argument)
+                self._of_columns(argument)
             case ast.Name(id=name):
                 self.columns.add(name)
             case ast.Constant(value=bool() | int() | float() | str()):
                 pass
             case _:
                 self._refuse(node)
+
+    def _of_columns(self, node: ast.expr) -> None:
+        """What is asked of constants has one answer for all rows: it was meant of a column."""
+        if not any(isinstance(part, ast.Name) for part in ast.walk(node)):
+            raise InvalidRequest(
+                f"filter {self.text!r}: {ast.unparse(node)} is a constant where a column is needed; write a column's"
+                " name, without quotes"
+            )
 
     def _constants(self, node: ast.expr) -> list[Any]:
         elements = node.elts if isinstance(node, (ast.Tuple, ast.List, ast.Set)) else None

@@ -7,15 +7,17 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from penstock_service.core.chunk import cut
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.core.hashing import short_hash
 from penstock_service.transform.expression import Expression
-from penstock_service.transform.step import Done
+from penstock_service.transform.step import Done, Failed, by_halves
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Rows for which `condition` is false or unknown are left out. They move no other row."""
+    """Rows for which `condition` is false or unknown are left out; one that it cannot be computed for fails. Neither
+    moves another row."""
 
     condition: str
     may_drop: ClassVar[bool] = True
@@ -41,6 +43,12 @@ class Filter:
         return before
 
     def apply(self, batch: pa.RecordBatch) -> Done:
-        mask = self._expression.mask(batch)
+        try:
+            mask = self._expression.mask(batch)
+        except pa.ArrowInvalid as error:
+            if batch.num_rows > 1:
+                return by_halves(batch, self.apply)
+            reason = cut(f"filter {self.condition!r}: {str(error).splitlines()[0]}")
+            return Done(batch.slice(0, 0), np.zeros(1, np.bool_), (Failed(0, reason),))
         kept = np.asarray(mask.to_numpy(zero_copy_only=False), np.bool_)
         return Done(batch if kept.all() else batch.filter(mask), kept)

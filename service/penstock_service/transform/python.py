@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from penstock_service.core.chunk import cut
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.core.hashing import short_hash
-from penstock_service.transform.step import Done, Failed
+from penstock_service.core.nearest import did_you_mean
+from penstock_service.transform.step import Done, Failed, by_halves
 from penstock_service.transform.types import type_named
 
 
@@ -56,24 +58,17 @@ class PythonRows:
         call, after = self._load(), self.schema(batch.schema)
         if batch.num_rows == 0:  # nothing to ask: all were left out before, and a failure could be no row's
             return Done(_empty(after))
-        try:
-            return self._call(call, batch, after)
-        except Exception as error:  # noqa: BLE001 - whatever user code raises belongs to a row: find which
-            if batch.num_rows == 1:
-                return Done(_empty(after), np.zeros(1, np.bool_), (Failed(0, f"{self.function}: {error!r}"),))
-        return self._halves(batch, after)
 
-    def _halves(self, batch: pa.RecordBatch, after: pa.Schema) -> Done:
-        middle = batch.num_rows // 2
-        parts = [(0, self.apply(batch.slice(0, middle))), (middle, self.apply(batch.slice(middle)))]
-        rows = pa.Table.from_batches([done.rows for _, done in parts], schema=after).combine_chunks()
-        kept = [
-            np.ones(size, np.bool_) if done.kept is None else done.kept
-            for (_, done), size in zip(parts, (middle, batch.num_rows - middle), strict=True)
-        ]
-        failed = tuple(Failed(at + f.row, f.reason) for at, done in parts for f in done.failed)
-        whole = rows.to_batches()[0] if rows.num_rows else _empty(after)
-        return Done(whole, np.concatenate(kept), failed)
+        def apply(part: pa.RecordBatch) -> Done:
+            try:
+                return self._call(call, part, after)
+            except Exception as error:  # noqa: BLE001 - whatever user code raises belongs to a row: find which
+                if part.num_rows == 1:
+                    reason = cut(f"{self.function}: {_shown(error)}")
+                    return Done(_empty(after), np.zeros(1, np.bool_), (Failed(0, reason),))
+            return by_halves(part, apply)
+
+        return apply(batch)
 
     def _call(self, call: Callable[[pa.RecordBatch], Any], batch: pa.RecordBatch, after: pa.Schema) -> Done:
         made, kept = call(batch), None
@@ -92,8 +87,21 @@ class PythonRows:
         return Done(made.cast(after), kept)
 
     def _load(self) -> Callable[[pa.RecordBatch], Any]:
-        module, _, name = self.function.partition(":")
-        found: Callable[[pa.RecordBatch], Any] = getattr(importlib.import_module(module), name)
+        """Raises InvalidRequest: the module cannot be imported, or has no such function."""
+        name, _, wanted = self.function.partition(":")
+        try:
+            module = importlib.import_module(name)
+        except (Exception, SystemExit) as error:  # whatever its code raises: it belongs to no row
+            raise InvalidRequest(
+                f"python: module {name!r} cannot be imported where the server runs: {cut(_shown(error))}; mend it, or"
+                " install what it needs there"
+            ) from error
+        found: Callable[[pa.RecordBatch], Any] | None = getattr(module, wanted, None)
+        if not callable(found):
+            there = [known for known, value in vars(module).items() if callable(value) and not known.startswith("_")]
+            kind = "" if found is None else f": its {wanted} is of type {type(found).__name__}"
+            near = did_you_mean(wanted, there)
+            raise InvalidRequest(f"python: module {name!r} has no function {wanted!r}{kind}{near}")
         return found
 
 
@@ -117,6 +125,13 @@ def source_of(function: str, allowed: tuple[str, ...]) -> str:
     if found is None or found.origin is None:
         raise InvalidRequest(f"python: no module {module!r} on the server's path; set PYTHONPATH, or install it there")
     return short_hash(Path(found.origin).read_bytes())
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return repr(error)
+    except Exception:  # noqa: BLE001 - the user's own __repr__
+        return type(error).__name__
 
 
 def _empty(schema: pa.Schema) -> pa.RecordBatch:

@@ -21,6 +21,8 @@ _ALIASES: Final = {
     **{f"timestamp[{unit}]": pa.timestamp(unit) for unit in ("s", "ms", "us", "ns")},
 }
 
+_LONGEST: Final = 2**31 - 1  # values of a fixed-size list
+
 
 def type_named(name: str) -> pa.DataType:
     """`int32`, `float32`, `string`, `timestamp[ms]` ...; `list<T>` and `T[n]` (fixed-size list) around one of them.
@@ -35,6 +37,8 @@ def type_named(name: str) -> pa.DataType:
         return _ALIASES[text]
     inner, bracket, size = text.rpartition("[")
     if bracket and size.endswith("]") and size[:-1].isdigit():
+        if len(size) > 11 or int(size[:-1]) > _LONGEST:
+            raise InvalidRequest(f"type {name!r}: a list of fixed size has at most {_LONGEST} values, not {size[:-1]}")
         return pa.list_(type_named(inner), int(size[:-1]))
     near = difflib.get_close_matches(text, _ALIASES, n=3)
     raise InvalidRequest(f"no type {name!r}; did you mean {' or '.join(near) if near else ', '.join(_ALIASES)}?")
