@@ -37,7 +37,7 @@ def check_same(file: ShardFile, piece: Slice) -> None:
     raise SourceChanged(f"{file.full} {what}: register it again to use it as it is now.")
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 15)  # files; beyond, those that were touched are read anew in each epoch
 def fingerprint_of(place: Place, path: str, kind: str, state: FileState) -> str:
     """The fingerprint of a file in this state; a big file is read once, not whenever its dataset is opened or read."""
     return format_named(kind).fingerprint(ShardFile(place, path, state))
