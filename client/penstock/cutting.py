@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from penstock.batch import Batch, BatchMetadata
-from penstock.errors import ConversionError, ServerError
+from penstock.errors import ConversionError, ServerUnavailable
 from penstock.receiver import Received
 from penstock.subscription import Delivery, Share
 from penstock.tensor_pool import TensorPool
@@ -64,14 +64,17 @@ class Cutter:
             self.carrier = load_device().carrier_of(delivery.device, delivery.pin_memory, pool)
 
     def open(self, item: Received, at: Cursor) -> "Cutting":
-        """A bundle that begins at `at`, or behind the steps that are skipped there."""
+        """A bundle that begins at `at`, or behind the steps that are skipped there; else ServerUnavailable.
+
+        gRPC loses messages where the process forks while it reads (grpcio 1.85): the stream is opened anew then.
+        """
         header = item.header
         if skipped := skipped_from(at.skip, at.epoch, at.step):
             at = replace(at, step=at.step + skipped, segment=header.segment, taken=header.taken)
         if (header.epoch, header.first_step) != (at.epoch, at.step):
-            raise ServerError(
-                f"expected step {at.step} of epoch {at.epoch}, the server sent step {header.first_step} of epoch "
-                f"{header.epoch}: a bug in the server"
+            raise ServerUnavailable(
+                f"messages were lost: expected step {at.step} of epoch {at.epoch}, the server sent step "
+                f"{header.first_step} of epoch {header.epoch}"
             )
         batch = pa.ipc.read_record_batch(pa.py_buffer(item.body), self.schema)
         origin = None

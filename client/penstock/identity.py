@@ -17,6 +17,7 @@ from penstock_proto.v1.cursor import Cursor
 
 _BEGUN: Final = 4096  # streams whose begin is remembered
 
+_processes: dict[int, str] = {}
 _begun: OrderedDict[tuple[int, str, str, int, int], None] = OrderedDict()
 
 
@@ -68,7 +69,6 @@ def _version() -> str:
     return version("penstock")  # it reads a file
 
 
-@cache
-def _process(_pid: int) -> str:
-    """Keyed by process id, so that a forked child has one of its own."""
-    return uuid.uuid4().hex
+def _process(pid: int) -> str:
+    """Keyed by process id, so that a forked child has one of its own. Threads that ask at once get the same."""
+    return _processes.setdefault(pid, uuid.uuid4().hex)

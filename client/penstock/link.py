@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc
 
-from penstock.errors import PenstockError, ServerUnavailable, from_wire
+from penstock.errors import InvalidRequest, PenstockError, ServerUnavailable, from_wire
 from penstock.payload import Avoided
 from penstock.receiver import Memory, Receiver, Where
 from penstock_proto.v1 import channel as settings
@@ -24,6 +24,11 @@ class Link:
     uniform: Callable[[float, float], float] = random.SystemRandom().uniform
 
     def __init__(self, target: str, token: str | None = None) -> None:
+        if token and not (token.isascii() and token.isprintable()):
+            raise InvalidRequest(
+                "token: only printable ASCII can be sent; one that was read from a file may have the end of its line: "
+                "token.strip()"
+            )
         self.target = target
         self.answered = False  # by a server, some time: one that is away now is waited for, as one that comes back
         self._token = token

@@ -109,8 +109,8 @@ def connect(offer: pb.Payload, target: str, avoided: Avoided, heard: Callable[[]
     except TimeoutError:
         avoided.note(address, f"{named(address)} did not answer")
         raise NoSocket(f"{named(address)} does not answer") from None
-    except OSError as error:
-        raise NoSocket(f"{named(address)}: {error.strerror or error}") from error
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name that is none
+        raise NoSocket(f"{named(address)}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _greeted(address: tuple[str, int], nonce: bytes) -> socket.socket:

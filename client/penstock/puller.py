@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from penstock.ahead import Ahead
 from penstock.cutting import Cutter, Cutting, Step
-from penstock.errors import InvalidRequest, ServerError
+from penstock.errors import InvalidRequest, PenstockError, ServerError, ServerUnavailable
 from penstock.identity import Identity, client_name
 from penstock.link import Link
 from penstock.profile import Clock
@@ -158,6 +158,7 @@ class Puller:
         started = self._link.now()
         self._begin()
         self._done_with_step()
+        started += self._waiting.pace()  # before the position moves: an interrupt may come
         while (bundle := self._in_hand()) is None:
             end = self._advance(started)
             if end is not None:
@@ -165,10 +166,10 @@ class Puller:
         if bundle.cutter.carrier is not None:
             self._ahead.bring(bundle, self._receiver)
         step = bundle.next()
+        self._waiting.took(bundle.last_rows)
         self._owed = bundle.credit()
         self.clock.step(self._link.now() - started, bundle.last_rows)
         self.clock.copied = bundle.cutter.copies.bytes
-        self._waiting.pace(bundle.last_rows)
         return step
 
     @property
@@ -202,7 +203,7 @@ class Puller:
         self._put_down()
         if self._cutter is not None and self._cutter.carrier is not None:
             self._cutter.carrier.close()
-        if self._delivery.tensor_pool is None:
+        if join and self._delivery.tensor_pool is None:  # a finalizer may run within the pool, its lock held
             self._pool.clear()
 
     def _where(self) -> tuple[int, int]:
@@ -218,10 +219,12 @@ class Puller:
             self._standing.fence(self._receiver.fenced)
             self._drop_receiver()
         self._standing.check()
+        if self._pid != os.getpid():
+            self._leave()  # the bundle in hand lies in memory that the parent may give back
         if self._standing.start is not None:
             return
         start = self._standing.begin(self._epoch, self.cursor())
-        if self._receiver is not None and self._pid == os.getpid():
+        if self._receiver is not None:
             self._receiver.started(start)
 
     def _in_hand(self) -> Cutting | None:
@@ -242,21 +245,28 @@ class Puller:
         """
         try:
             item = self._receive()
-            if isinstance(item, Received):
-                self._open_bundle(item, self._link.now() - since)
-            elif isinstance(item, pb.EpochEnd):
-                return self._end_epoch(item)
-            elif isinstance(item, pb.Opened):
-                self._take_opened(item)
-            elif isinstance(item, pb.Filling):
-                if self._waiting.filling(item):
-                    self._standing.getting_on()
-            else:
-                self._drop_receiver()
-                self._standing.failed(item)
+            if not isinstance(item, PenstockError):
+                try:
+                    return self._take(item, self._link.now() - since)
+                except ServerUnavailable as lost:
+                    item = lost
+            self._drop_receiver()
+            self._standing.failed(item)
         except BaseException:
             self._drop_receiver()
             raise
+        return None
+
+    def _take(self, item: Received | pb.Opened | pb.Filling | pb.EpochEnd, waited: float) -> pb.EpochEnd | None:
+        """Raises ServerUnavailable for what does not follow what was here before."""
+        if isinstance(item, Received):
+            self._open_bundle(item, waited)
+        elif isinstance(item, pb.EpochEnd):
+            return self._end_epoch(item)
+        elif isinstance(item, pb.Opened):
+            self._take_opened(item)
+        elif self._waiting.filling(item):
+            self._standing.getting_on()
         return None
 
     def _receive(self) -> Item:
@@ -329,7 +339,7 @@ class Puller:
 
     def _open_bundle(self, item: Received, waited: float) -> None:
         if self._cursor is None or self._cutter is None:
-            raise ServerError(f"{self._link.target} sent a bundle before Opened: a bug in the server")
+            raise ServerUnavailable(f"messages were lost: {self._link.target} sent a bundle before Opened")
         self._bundle = self._ahead.take(item) or self._cutter.open(item, self._cursor)
         self._standing.getting_on()
         self._waiting.over()
@@ -340,9 +350,9 @@ class Puller:
         cursor = self._cursor
         skipped = skipped_from(cursor.skip, cursor.epoch, cursor.step) if cursor is not None else 0
         if cursor is None or end.epoch != cursor.epoch or not 0 <= end.steps - cursor.step <= skipped:
-            raise ServerError(
-                f"the server ended epoch {end.epoch} after {end.steps} steps, but this side is at "
-                f"{'no step yet' if cursor is None else f'step {cursor.step} of epoch {cursor.epoch}'}: a bug"
+            raise ServerUnavailable(
+                f"messages were lost: the server ended epoch {end.epoch} after {end.steps} steps, but this side is at "
+                f"{'no step yet' if cursor is None else f'step {cursor.step} of epoch {cursor.epoch}'}"
             )
         self._standing.getting_on()
         self._left_at_end = False

@@ -209,6 +209,8 @@ class Receiver:
         if self._header is not None and self._assembly is not None:
             self._take_frame(self._header, self._assembly, message)
             return True
+        if frames.is_frame(message):
+            raise ServerUnavailable(f"messages from {self._target} were lost: a bundle came without its head")
         decoded = pb.ServerMessage.FromString(message)
         kind = decoded.WhichOneof("kind")
         if kind != "bundle":
@@ -225,7 +227,7 @@ class Receiver:
 
     def _take_frame(self, header: pb.Bundle, assembly: Assembly, message: bytes) -> None:
         if not frames.is_frame(message):
-            raise ServerError(f"{self._target} sent another message within a bundle: a bug in the server")
+            raise ServerUnavailable(f"messages from {self._target} were lost: another one came within a bundle")
         assembly.add(message)
         self.wire_bytes += len(message)
         if assembly.whole:

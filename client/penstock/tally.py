@@ -19,17 +19,17 @@ class Tally:
         self._receiver = receiver
 
     def ended(self) -> None:
-        """The connection is no more; what it said is kept."""
-        self.numbers()
-        if self._receiver is not None:
-            self._before += self._receiver.wire_bytes
-            self._receiver = None
+        """The connection is no more; what it said is kept. Asks no pool: a finalizer may run within one."""
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            self._hear(receiver)
+            self._before += receiver.wire_bytes
 
     def numbers(self) -> dict[str, float | int | str]:
         """As of now."""
         receiver, pool = self._receiver, self._pool.counters
-        if receiver is not None and receiver.compression is not None:
-            self._compression = (receiver.compression.codec or "none", receiver.compression.reason)
+        if receiver is not None:
+            self._hear(receiver)
         return {
             "wire_bytes": self._before + (receiver.wire_bytes if receiver is not None else 0),
             "compression": self._compression[0],
@@ -38,3 +38,7 @@ class Tally:
             "buffers_allocated": pool.allocated,
             "buffers_plain": pool.plain,
         }
+
+    def _hear(self, receiver: Receiver) -> None:
+        if receiver.compression is not None:
+            self._compression = (receiver.compression.codec or "none", receiver.compression.reason)

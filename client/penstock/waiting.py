@@ -36,13 +36,19 @@ class Waiting:
         """Rows came."""
         self._rows = 0
 
-    def pace(self, rows: int) -> None:
-        """Hold a step of so many rows back until the steps before it have had their time."""
+    def pace(self) -> float:
+        """Hold the next step back until the steps before it have had their time; how many seconds that was."""
         if self._rows_per_s is None:
-            return
-        now = self._link.now()
-        due = max(now, self._due)
-        self._due = due + rows / self._rows_per_s
-        if due > now:
-            self._clock.paced += due - now
-            self._link.sleep(due - now)
+            return 0.0
+        began = self._link.now()
+        if self._due <= began:
+            return 0.0
+        self._link.sleep(self._due - began)
+        held = self._link.now() - began
+        self._clock.paced += held
+        return held
+
+    def took(self, rows: int) -> None:
+        """A step of so many rows was handed out."""
+        if self._rows_per_s is not None:
+            self._due = max(self._link.now(), self._due) + rows / self._rows_per_s

@@ -11,7 +11,6 @@ import sys
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +20,7 @@ Env = Mapping[str, str]
 
 # SLURM numbers steps that nobody started with srun from the top of 32 bits down: batch script, extern, interactive.
 _FIRST_SPECIAL_STEP: Final = 0xFFFFFFF0
+_jobs: dict[int, str] = {}  # of each process
 FRESH: Final = "fresh: no launcher found"  # origin of a job that is this process alone
 _LOOPBACK: Final = ("127.", "localhost", "::1", "[::1]")
 
@@ -197,7 +197,6 @@ def _torchrun_job(env: Env) -> Job:
     return Job("/".join(parts), "torchrun: TORCHELASTIC_RUN_ID, MASTER_ADDR, MASTER_PORT")
 
 
-@cache
-def _fresh_id(_pid: int) -> str:
-    """Keyed by process id, so that a forked child is a job of its own."""
-    return uuid.uuid4().hex
+def _fresh_id(pid: int) -> str:
+    """Keyed by process id, so that a forked child is a job of its own. Threads that ask at once get the same."""
+    return _jobs.setdefault(pid, uuid.uuid4().hex)

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from penstock_service.core.chunk import ChunkValue, RowError
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest, ReadTask, Slice
-from penstock_service.core.errors import DataError, SourceUnreadable
+from penstock_service.core.errors import DataError, SourceGone, SourceUnreadable
 
 SCHEMA = pa.schema([("position", pa.int64()), ("text", pa.string())], metadata={"of": "the user"})
 ROWS = 10
@@ -120,6 +120,14 @@ def make_hanging_once(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
         yield made
 
 
+def make_failing_when_allowed(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
+    """Each task fails, the n-th that was begun as soon as n is a file in the root."""
+    number = mark(task.root, "begun")
+    while not (Path(task.root) / f"go-{number}").exists():
+        time.sleep(0.005)
+    raise DataError(f"chunk {task.chunks[0]} is no good")
+
+
 def make_with_clock(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
     for chunk, slices in zip(task.chunks, task.slices, strict=True):
         yield chunk, value(slices, salt=mark(task.root, f"clock-{chunk}"))
@@ -128,7 +136,7 @@ def make_with_clock(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
 def make_badly(task: ReadTask) -> Iterator[tuple[int, ChunkValue]]:
     """Goes wrong at a chunk in the way, and as often, as a file in the root says."""
     for chunk, slices in zip(task.chunks, task.slices, strict=True):
-        for what in ("kill", "data", "source", "bug", "exit"):
+        for what in ("kill", "data", "source", "gone", "bug", "exit"):
             if mark(task.root, f"{what}-{chunk}") < wanted(task.root, f"{what}-{chunk}.times"):
                 _go_wrong(what, chunk)
         yield chunk, value(slices)
@@ -142,6 +150,8 @@ def _go_wrong(what: str, chunk: int) -> None:
             raise DataError(f"chunk {chunk} is no good")
         case "source":
             raise SourceUnreadable(f"chunk {chunk} cannot be read now")
+        case "gone":
+            raise SourceGone(f"the file of chunk {chunk} is gone")
         case "exit":
             sys.exit(3)
         case _:

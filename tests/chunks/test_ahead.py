@@ -142,3 +142,52 @@ def test_an_interrupted_plan_makes_no_more(running: Running, root: Path) -> None
             assert marks(root, "task") == 1
 
     asyncio.run(main())
+
+
+def test_no_plan_that_is_not_over_is_forgotten_however_many_there_are(running: Running, root: Path) -> None:
+    async def main() -> None:
+        many = [dataset(root / f"{n}", [1], name=f"toy{n}", files=f"{n}-") for n in range(50)]
+        async with running(makers.make_when_allowed, ThreadExecutor(1)) as chunks:
+            plans = [await chunks.make_ahead(one, "preload") for one in many]
+            for n in range(50):
+                go(root / f"{n}", 0)
+            for plan in plans:
+                await over(plan)
+            assert {plan.state for plan in plans} == {"done"}
+            assert chunks.status().chunks == 50
+            await chunks.make_ahead(many[0], "preload")
+            assert len(chunks._production.ahead.statuses()) == 33  # of those that are over the latest
+
+    asyncio.run(main())
+
+
+def test_a_warm_of_what_is_being_preloaded_needs_its_room_once(running: Running, root: Path) -> None:
+    async def main() -> None:
+        toy = dataset(root, [1] * 10)
+        async with running(makers.make_when_allowed, ThreadExecutor(1), store_bytes=15 * 1000) as chunks:
+            preloaded = await chunks.make_ahead(toy, "preload")
+            warmed = await chunks.make_ahead(toy, "warm")
+            assert not warmed.over
+            other = dataset(root / "other", [1] * 6, name="other", files="o")
+            with pytest.raises(ResourceExhausted, match=r"needs about 6,000 more bytes .* has 5,000 of 15,000 left"):
+                await chunks.make_ahead(other, "warm")
+            assert not preloaded.over
+            go(root, *range(10))
+
+    asyncio.run(main())
+
+
+def test_a_warm_is_refused_only_while_a_full_disk_is_left_alone(running: Running, root: Path) -> None:
+    async def main() -> None:
+        toy = dataset(root, [1])
+        async with running(makers.make) as chunks:
+            chunks._store._refused("No space left on device")
+            with pytest.raises(ResourceExhausted) as refused:
+                await chunks.make_ahead(toy, "warm")
+            assert str(refused.value).endswith("the chunk store cannot be written: No space left on device")
+            chunks._store._rests_until = 0.0
+            plan = await chunks.make_ahead(toy, "warm")
+            await over(plan)
+            assert (plan.state, plan.made, chunks.numbers().store.trouble) == ("done", 1, "")
+
+    asyncio.run(main())

@@ -457,6 +457,20 @@ def test_places_are_named_after_their_process(tmp_path: Path) -> None:
     assert all(own_name() in p.temp for p in places)
 
 
+def test_a_file_that_still_went_through_does_not_hide_that_the_disk_is_full(opened: Open) -> None:
+    store = opened()
+    place = store.place("a", 1000, ONE, "demand")
+    sealed = seal("b", VALUE)
+    late = store.place("b", sealed.size, ONE, "demand")
+    assert place
+    assert late
+    store.abandon(place, "No space left on device")
+    write(sealed, late)
+    store.rack.release([store.settle(late, ONE)])
+    assert "No space left" in store.numbers().trouble
+    assert not store.durable
+
+
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 KiB, where one may be mounted."""

@@ -11,7 +11,7 @@ from penstock_service.chunks import stragglers
 from penstock_service.chunks.executor import Executor, ThreadExecutor
 from penstock_service.chunks.processes import ProcessExecutor
 from penstock_service.chunks.stragglers import Pace
-from penstock_service.core.errors import SourceUnreadable
+from penstock_service.core.errors import DataError, SourceUnreadable
 from penstock_service.core.retry import Retry
 from tests.chunks import makers
 from tests.chunks.conftest import Running
@@ -115,5 +115,28 @@ def test_a_chunk_that_neither_of_two_can_read_fails_once(running: Running, root:
             assert chunks.numbers().failed == 1
             await until(lambda: chunks._production.agenda.running == 0)
             assert chunks.numbers().read_ahead.used == 0
+
+    asyncio.run(main())
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_task_that_fails_late_on_two_workers_is_given_up(running: Running, root: Path) -> None:
+    async def main() -> None:
+        toy = dataset(root, [1])
+        async with running(makers.make_failing_when_allowed, ThreadExecutor(3)) as chunks:
+            asked = asyncio.ensure_future(chunks.info(toy, 0))
+            try:
+                await until(lambda: marks(root, "begun") == 2)
+                go(root, 0)
+                await until(lambda: chunks._production.agenda.running == 1)  # the second has no twin any more
+                assert chunks.numbers().begun_again == 1
+                go(root, 1)
+                with pytest.raises(DataError, match="chunk 0 is no good"):
+                    await asked
+                assert chunks.numbers().failed == 1
+                await until(lambda: chunks._production.agenda.running == 0)
+                assert chunks.numbers().read_ahead.used == 0
+            finally:
+                go(root, *range(10))
 
     asyncio.run(main())

@@ -14,7 +14,8 @@ import pytest
 
 from penstock_service.chunks.executor import Executor, ThreadExecutor
 from penstock_service.chunks.processes import ProcessExecutor
-from penstock_service.core.errors import DataError, Internal, SourceUnreadable, Unavailable
+from penstock_service.core.errors import DataError, Internal, SourceGone, SourceUnreadable, Unavailable
+from penstock_service.core.retry import Retry
 from tests.chunks import makers
 from tests.chunks.conftest import Running
 from tests.chunks.makers import ROWS, dataset, marks, order
@@ -78,6 +79,40 @@ def test_errors_are_what_they_were(
                 await chunks.info(toy, 4)
             assert chunks.numbers().workers_restarted == 0
         assert "_go_wrong" in caplog.text  # the traceback
+
+    asyncio.run(main())
+
+
+def test_what_cannot_be_made_again_is_not_known_any_more(running: Running, root: Path) -> None:
+    async def main() -> None:
+        toy = dataset(root, [1, 1])
+        async with running(makers.make_badly, store_bytes=0) as chunks:
+            with chunks.hold(toy):
+                before = await chunks.infos(toy, [0, 1])
+            order(root, "gone-1", 1000)
+            assert await chunks.infos(toy, [0, 1]) == before  # remembered
+            with pytest.raises(SourceGone):
+                await chunks.lease(toy, [0, 1])
+            with pytest.raises(SourceGone):
+                await chunks.infos(toy, [0, 1])
+            assert await chunks.info(toy, 0) == before[0]
+            order(root, "gone-1", 0)
+            assert await chunks.infos(toy, [0, 1]) == before
+
+    asyncio.run(main())
+
+
+def test_a_file_that_was_missing_is_looked_for_whenever_it_is_wanted(running: Running, root: Path) -> None:
+    async def main() -> None:
+        toy = dataset(root, [1])
+        order(root, "gone-0", 1000)
+        async with running(makers.make_badly, retry=Retry(2, 0.002, 0.01)) as chunks:
+            for tries in (3, 4, 5):  # waited for once, then only looked for
+                with pytest.raises(SourceGone):
+                    await chunks.info(toy, 0)
+                assert marks(root, "gone-0") == tries
+            order(root, "gone-0", 0)
+            assert (await chunks.info(toy, 0)).rows == ROWS
 
     asyncio.run(main())
 
@@ -224,6 +259,7 @@ from penstock_service.chunks.chunks import Chunks
 from penstock_service.chunks.processes import ProcessExecutor
 from penstock_service.chunks.store import Store
 from penstock_service.core.channel import Bound
+from penstock_service.core.retry import Retry
 from tests.chunks import makers
 
 async def main():

@@ -1,6 +1,7 @@
 """The client's end of a payload socket: where it connects, what it makes of failures, and how it ends."""
 
 import os
+import re
 import socket
 import threading
 from collections.abc import Callable
@@ -190,6 +191,12 @@ def test_a_port_that_refuses_is_told_and_tried_again(closed: pb.Payload) -> None
     for _ in range(2):
         with pytest.raises(NoSocket, match=f"127.0.0.1:{closed.port}: Connection refused"):
             connect(closed, "elsewhere:1", avoided, nothing)
+
+
+@pytest.mark.parametrize("host", ["gateway..cluster.local", "x" * 70, "no such host"])
+def test_a_name_that_is_none_is_told(host: str) -> None:
+    with pytest.raises(NoSocket, match=re.escape(host)):
+        connect(pb.Payload(host=host, port=9, nonce=NONCE), "127.0.0.1:1", Avoided(), nothing)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", payload.WELCOME[:-1] + b"!"])

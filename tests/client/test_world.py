@@ -3,12 +3,17 @@ import os
 import re
 import subprocess
 import sys
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from penstock import identity
 from penstock.errors import InvalidRequest
-from penstock.world import Job, World, detect_job, detect_world
+from penstock.world import Job, World, detect_job, detect_world, fresh_job
 
 TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "4"}
 OPEN_MPI = {"OMPI_COMM_WORLD_RANK": "2", "OMPI_COMM_WORLD_SIZE": "3"}
@@ -147,3 +152,21 @@ def test_without_a_launcher_a_process_is_a_job_of_its_own() -> None:
     there = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
     assert there != here.id
     assert len(there) == len(here.id) == 32
+
+
+def test_threads_that_ask_at_once_are_one_process_and_one_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter(range(100))
+    both = threading.Barrier(2, timeout=30)
+
+    def drawn() -> SimpleNamespace:
+        number = next(ids)
+        both.wait()  # each thread has found nothing yet
+        return SimpleNamespace(hex=str(number))
+
+    monkeypatch.setattr(uuid, "uuid4", drawn)
+    monkeypatch.setattr("penstock.world._jobs", {})
+    monkeypatch.setattr("penstock.identity._processes", {})
+    for ask in (fresh_job, lambda: identity._process(7)):
+        with ThreadPoolExecutor(2) as threads:
+            one, other = [task.result(30) for task in [threads.submit(ask) for _ in range(2)]]
+        assert one == other

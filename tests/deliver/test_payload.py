@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -212,3 +213,23 @@ def test_it_listens_on_every_address_of_its_host(host: str) -> None:
             await asyncio.open_connection("127.0.0.1", number)
 
     asyncio.run(run())
+
+
+def test_an_address_of_a_name_that_this_machine_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """localhost is ::1 too in many a container that has no IPv6. 192.0.2.0/24 is for documentation: nobody has it."""
+    here, nowhere = "127.0.0.1", "192.0.2.1"
+
+    def resolved(*names: str) -> Callable[..., list[Any]]:
+        return lambda *_, **__: [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (name, 0)) for name in names]
+
+    async def check() -> None:
+        monkeypatch.setattr(socket, "getaddrinfo", resolved(nowhere, here))
+        port = PayloadPort("somewhere", 0)
+        await port.start()
+        assert port.listening
+        await port.stop()
+        monkeypatch.setattr(socket, "getaddrinfo", resolved(nowhere))
+        with pytest.raises(Unavailable, match="Cannot assign requested address"):
+            await PayloadPort("somewhere", 0).start()
+
+    asyncio.run(check())

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_service.deliver.slots import HEAD, NoSlots, Slots, sweep
+from penstock_service.deliver.slots import HEAD, NoSlots, Pages, Slots, sweep
 from penstock_service.deliver.transport import Transports
 
 MIB = 1 << 20
@@ -181,6 +181,24 @@ def test_slots_that_nobody_uses_keep_no_memory_where_it_is_short(tmp_path: Path)
     again.memory(LARGEST)[:] = 1
     assert again.used
     slots.close()
+
+
+def test_sessions_share_the_pages_there_are_and_give_all_back(tmp_path: Path) -> None:
+    pages = Pages(6 * MIB)
+    one, other = (Slots(WINDOW, LARGEST, tmp_path, pages) for _ in range(2))
+    used = 0
+    for slots in (one, other, one, other, one):
+        slot = slots.lease()
+        used += slot is not None and slot.memory(2 * MIB) is not None and slot.used
+    assert used == 3
+    assert (pages.left, one.nbytes + other.nbytes) == (0, 2 * HEAD + 6 * MIB)
+    one.close()
+    slot = other.lease()
+    assert slot is not None
+    slot.memory(LARGEST)
+    assert slot.used
+    other.close()
+    assert pages.left == 6 * MIB
 
 
 def test_a_folder_that_is_not_there_is_no_crash(tmp_path: Path) -> None:

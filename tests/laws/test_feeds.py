@@ -5,8 +5,9 @@ tail on any world size, and all ranks have equal steps.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 from typing import Any, TypeVar
 
@@ -17,13 +18,13 @@ from hypothesis import strategies as st
 
 from penstock_proto.v1.cursor import Cursor
 from penstock_service.batch.feed import StepFeed
-from penstock_service.batch.fetch import Fetch
+from penstock_service.batch.fetch import Fetch, with_origin
 from penstock_service.batch.policy import Applied, Policy
 from penstock_service.batch.view import Last, View
 from penstock_service.core.channel import Counters
 from penstock_service.core.chunk import ChunkInfo, RowError
 from penstock_service.core.dataset import SHARDS_SCHEMA, SLICES_SCHEMA, DatasetVersion, Manifest
-from penstock_service.core.errors import DataError, ServiceError
+from penstock_service.core.errors import DataError, ResourceExhausted, ServiceError
 from penstock_service.core.feed import Bundle, EpochEnd
 from penstock_service.core.plan import PlanConstants, Until
 from penstock_service.mix.mixer import Mixer
@@ -90,9 +91,32 @@ class InMemory:
         return InMemoryLease({})
 
 
+class Cramped(InMemory):
+    """There is room for so many chunks at a time, and now and then, while others hold theirs, for none."""
+
+    def __init__(self, room: int, bad: frozenset[int]) -> None:
+        super().__init__(bad)
+        self.room = room
+        self.leased = 0
+        self._asked = 0
+
+    async def lease(self, dataset: DatasetVersion, chunks: Sequence[int]) -> "InMemoryLease":
+        self._asked += 1
+        if self.leased + len(chunks) > self.room or self._asked % 7 == 0:
+            raise ResourceExhausted("there is no room")
+        self.leased += len(chunks)
+        lease = await super().lease(dataset, chunks)
+        lease.released = partial(self._give_back, len(chunks))
+        return lease
+
+    def _give_back(self, chunks: int) -> None:
+        self.leased -= chunks
+
+
 @dataclass
 class InMemoryLease:
     batches: dict[int, pa.RecordBatch]
+    released: Callable[[], None] = lambda: None
 
     def release(self) -> None:
         pass
@@ -101,7 +125,7 @@ class InMemoryLease:
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        self.released()
 
 
 def dataset(name: int, shards: list[list[int]]) -> DatasetVersion:
@@ -292,5 +316,31 @@ def test_a_bad_row_is_raised_at_its_step_on_every_rank_and_moves_no_other(world:
                 except DataError as error:
                     assert "bad" in str(error)  # noqa: PT017 - where it is raised is drawn too
                 assert found == expected[: order.index(bad) // 4]
+
+    run(check())
+
+
+@settings(deadline=None, max_examples=40)
+@given(worlds(), st.integers(1, 4), bundle_sizes, st.booleans(), st.frozensets(st.integers(0, 20), max_size=3))
+def test_a_store_with_room_for_few_chunks_changes_no_row(
+    world: World, room: int, sizes: list[int], ids: bool, bad: frozenset[int]
+) -> None:
+    async def check() -> None:
+        policy = Policy("substitute", pa.record_batch({"id": pa.array([-1], pa.int64())}))
+        chunks = Cramped(room, bad)
+        roomy = World(world.stream, InMemory(bad)).feed(View(3, 0, 1), policy=policy, ids=ids)
+        cramped = World(world.stream, chunks).feed(View(3, 0, 1), policy=policy, ids=ids)
+        schema = with_origin(SCHEMA) if ids else SCHEMA
+        read = []
+        for feed in (roomy, cramped):
+            batches = []
+            for size in cycle(sizes):
+                made = await feed.next(size, 1 << 30)
+                if isinstance(made, EpochEnd):
+                    break
+                batches.append(pa.ipc.read_record_batch(made.body, schema))
+            read.append((pa.Table.from_batches(batches, schema).combine_chunks(), made))
+        assert read[0] == read[1]
+        assert chunks.leased == 0
 
     run(check())

@@ -11,7 +11,7 @@ import itertools
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -61,6 +61,7 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 shards = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=2), min_size=1, max_size=3)
 ranks = st.integers(0, 3)
+later = st.integers(0, 12)
 sizes = st.integers(1, 5)
 
 
@@ -213,38 +214,44 @@ class Histories(RuleBasedStateMachine):
 
     # -- faults -------------------------------------------------------------------------------------------------
 
-    @rule(which=ranks, lose=st.integers(0, 8))
-    def cut(self, which: int, lose: int) -> None:
-        call = self.call(which)
-        if call is not None:
-            call.cut(lose)
+    @rule(after=later, which=ranks, lose=st.integers(0, 8))
+    def cut(self, after: int, which: int, lose: int) -> None:
+        self.at_call(after, which, lambda call: call.cut(lose))
 
-    @rule(which=ranks, lose=st.integers(0, 100))
-    def break_the_socket(self, which: int, lose: int) -> None:
+    @rule(after=later, which=ranks, message=st.integers(0, 8))
+    def lose_a_message(self, after: int, which: int, message: int) -> None:
+        def lose(call: Call) -> None:
+            self.loop.run_for(0.01)  # the server goes on, nobody reads
+            call.swallow(message)
+
+        self.at_call(after, which, lose)
+
+    @rule(after=later, which=ranks, lose=st.integers(0, 100))
+    def break_the_socket(self, after: int, which: int, lose: int) -> None:
         """The payload socket alone; the gRPC stream beside it lives."""
-        call = self.call(which)
-        if call is not None and call.socket is not None:
-            call.socket.lose(lose)
+        self.at_call(after, which, lambda call: call.break_socket(lose))
 
     @rule(wall=st.booleans())
     def a_wall_before_the_payload_port(self, wall: bool) -> None:
         """Or none any more: sessions that begin from now on meet it."""
         self.network.wall = wall
 
-    @rule(which=ranks, lose=st.integers(0, 3))
-    def half_open(self, which: int, lose: int) -> None:
-        call = self.call(which)
-        if call is not None and not call.silent:
-            call.half_open(lose)
+    @rule(after=later, which=ranks, lose=st.integers(0, 3))
+    def half_open(self, after: int, which: int, lose: int) -> None:
+        self.at_call(after, which, lambda call: call.half_open(lose))
 
-    @rule(down=st.sampled_from([0.0, 1.0, RECONNECT - 5, 3 * RECONNECT]), lose=st.integers(0, 8))
-    def kill_the_server(self, down: float, lose: int) -> None:
+    @rule(after=later, down=st.sampled_from([0.0, 1.0, RECONNECT - 5, 3 * RECONNECT]), lose=st.integers(0, 8))
+    def kill_the_server(self, after: int, down: float, lose: int) -> None:
         """Sessions, mixers and claims are lost; it is up again after `down` seconds."""
-        self.stop_server(lose)
-        if down:
-            self.loop.call_later(down, self.start_server)
-        else:
-            self.start_server()
+
+        def kill() -> None:
+            self.stop_server(lose)
+            if down:
+                self.loop.call_later(down, self.start_server)
+            else:
+                self.start_server()
+
+        self.later(after, kill)
 
     @precondition(lambda self: self.server is not None)
     @rule()
@@ -298,6 +305,7 @@ class Histories(RuleBasedStateMachine):
 
     def _finish(self) -> None:
         self.network.interrupt_after = None
+        self.network.to_come.clear()
         while self.server is None:
             self.loop.run_for(1.0)
         for trainer in self.trainers:
@@ -320,9 +328,20 @@ class Histories(RuleBasedStateMachine):
     def of(self, rank: int) -> Trainer:
         return self.trainers[rank % len(self.trainers)]
 
-    def call(self, which: int) -> Call | None:
-        calls = [c for c in self.network.calls if c.lost is None]
-        return calls[which % len(calls)] if calls else None
+    def later(self, after: int, fault: Callable[[], None]) -> None:
+        """Now, or when so many more items have been asked for."""
+        if after:
+            self.network.to_come.append((after, fault))
+        else:
+            fault()
+
+    def at_call(self, after: int, which: int, fault: Callable[[Call], object]) -> None:
+        def strike() -> None:
+            calls = [c for c in self.network.calls if c.lost is None and not c.silent]
+            if calls:
+                fault(calls[which % len(calls)])
+
+        self.later(after, strike)
 
     def all_began(self) -> bool:
         """Did every rank take its first step? A job's ranks must take it at one place; later they may go apart."""
@@ -393,11 +412,13 @@ def test_whatever_happens_every_rank_gets_its_steps_once_and_nothing_is_left() -
     )
 
 
-def history(order: Order, last: str, rows: int, shards: list[list[int]], transport: str = "grpc") -> Histories:
-    """One rank, one dataset, the smallest window: for histories written by hand."""
+def history(
+    order: Order, last: str, rows: int, shards: list[list[int]], transport: str = "grpc", steps: int = 1, room: int = 1
+) -> Histories:
+    """One rank, one dataset, the smallest window if nothing is said: for histories written by hand."""
     made = Histories()
     made.begin(
-        ([shards], order), chance=0, last=last, limits=Limits(64, 1, 40), window=(1, 1), room=1, slow=0.0,
+        ([shards], order), chance=0, last=last, limits=Limits(64, 1, 40), window=(steps, steps), room=room, slow=0.0,
         row_ids=False, compression="zstd", transport=transport, ahead=True, world=1, rows=rows,
     )  # fmt: skip
     return made
@@ -431,4 +452,20 @@ def test_a_server_in_steady_state_allocates_no_memory_for_bundles(transport: str
     bodies = made.server.data.bodies
     assert bodies.allocated <= 2  # one on its way, one made ahead
     assert bodies.reused > 100
+    made.teardown()
+
+
+@pytest.mark.parametrize("transport", ["tcp", "grpc"])
+@pytest.mark.parametrize("message", range(6))
+def test_a_message_that_is_lost_on_the_way_is_a_broken_connection(transport: str, message: int) -> None:
+    made = history(Order(["0"], pool_rows=9, refill_below=0.0), "short", 1, [[9, 9], [9, 9]], transport, 1000, 20)
+    made.take(rank=0, steps=1)
+    made.loop.run_for(0.01)
+    call = made.network.calls[0]
+    before = len(call.under_way)
+    call.swallow(message)
+    assert len(call.under_way) == before - 1
+    made.read_to_the_end(rank=0)
+    assert made.of(0).at.epoch == 1
+    assert made.of(0).stream.profile()["reconnects"] == 1
     made.teardown()

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 
-from penstock.errors import ServerUnavailable
+from penstock.errors import PenstockError, ServerUnavailable
 from penstock.link import Link
 from penstock.receiver import SILENCE, Item, Memory, Receiver, Where
 from penstock_proto.v1 import data_pb2 as pb
@@ -110,6 +110,19 @@ class Call:
         self.silent = True
         self.network.loop.call_later(KEEPALIVE, self.cut, 0)
 
+    def break_socket(self, lose: int) -> None:
+        if self.socket is not None:
+            self.socket.lose(lose)
+
+    def swallow(self, which: int) -> None:
+        """One message of a bundle is lost and nobody notices, as long as another bundle follows: what gRPC does where
+        the process forks while it reads."""
+        heads = [i for i, message in enumerate(self.under_way) if _begins_bundle(message)]
+        if heads and heads[-1]:
+            of_bundles = [i for i in range(heads[-1]) if i in heads or frames.is_frame(self.under_way[i])]
+            if of_bundles:
+                del self.under_way[of_bundles[which % len(of_bundles)]]
+
     def stop_server(self) -> None:
         if self.task is not None:
             self.task.cancel()
@@ -118,6 +131,10 @@ class Call:
         if self.lost is None:
             self.lost = why
             self.changed.set()
+
+
+def _begins_bundle(message: bytes) -> bool:
+    return not frames.is_frame(message) and pb.ServerMessage.FromString(message).HasField("bundle")
 
 
 @dataclass
@@ -131,6 +148,14 @@ class Network:
     interrupt_after: int | None = None  # items until Ctrl-C is pressed
     port: MemoryPort | None = None  # of payload, as long as the server lives
     wall: bool = False  # clients cannot reach that port
+    to_come: list[tuple[int, Callable[[], None]]] = field(default_factory=list)  # faults, and after how many items
+
+    def item_asked(self) -> None:
+        """A client asks for an item: what is to go wrong now does."""
+        due = [fault for after, fault in self.to_come if after == 0]
+        self.to_come = [(after - 1, fault) for after, fault in self.to_come if after]
+        for fault in due:
+            fault()
 
     def call(self) -> Call:
         call = Call(self)
@@ -159,6 +184,7 @@ class MemoryReceiver(Receiver):
         self._heard = self._network.loop.time()
 
     def get(self) -> Item:
+        self._network.item_asked()
         item = self._network.loop.run_until_complete(self._next())
         if self._network.interrupt_after is not None:
             self._network.interrupt_after -= 1
@@ -210,7 +236,11 @@ class MemoryReceiver(Receiver):
                     self._put(ServerUnavailable("the payload connection ended within a bundle"))
                 return
             self._heard = self._network.loop.time()
-            if not self._take(self.call.take()):
+            try:
+                if not self._take(self.call.take()):
+                    return
+            except PenstockError as error:  # what their reading thread does with one
+                self._put(error)
                 return
         if self.call.lost is not None:
             self._put(ServerUnavailable(self.call.lost))

@@ -217,6 +217,13 @@ def test_a_server_that_answered_once_is_waited_for(monkeypatch: pytest.MonkeyPat
         stream.close()
 
 
+@pytest.mark.parametrize("token", ["secret\n", "schlüssel"])
+def test_a_token_that_cannot_be_sent_is_refused_at_once_and_not_shown(token: str) -> None:
+    with pytest.raises(penstock.InvalidRequest, match=r"token\.strip\(\)") as refused:
+        penstock.connect("127.0.0.1:9", token=token)
+    assert token.strip() not in str(refused.value)
+
+
 def test_another_kind_of_server_is_recognised(line: Running) -> None:
     with penstock.connect(line.http, job="x") as client, pytest.raises(penstock.PenstockError, match=line.http):
         client.datasets()

@@ -120,6 +120,7 @@ def test_a_file_that_goes_while_it_is_read_fails_at_its_step_on_every_rank_and_s
         assert texts[0] == texts[1]
         assert "0005.jsonl is gone" in texts[0]
         assert "step 50" in texts[0]
+        assert ".." not in texts[0]
         rest = client.stream("rows", on_error="skip", **wish)
         rest.load_state_dict(streams[0].state_dict())
         first = [rest.get_batch()["id"].tolist() for _ in range(3)]
@@ -241,3 +242,24 @@ def test_places_that_data_is_read_from_are_told(serve: Serve, data: Path) -> Non
         (place,) = json.loads(server.get("/api/v1/places"))["places"]
         assert (place["place"], place["state"], place["failures"]) == (str(data), "closed", 0)
         assert server.metric("penstock_places_open") == 0
+
+
+@pytest.mark.parametrize("policy", ["skip", "substitute", "quarantine"])
+def test_a_file_that_goes_after_its_chunk_was_made_and_evicted_is_left_out(
+    serve: Serve, data: Path, policy: Any
+) -> None:
+    """What is known of the chunk is remembered, so that segments are planned with it until it is found missing."""
+    server = forgetful(serve, data, "--store-bytes", 0)
+    with penstock.connect(server.target) as client:
+        order = ids(client.stream("rows", **WISH))
+        (data / "0003.jsonl").rename(data / "away")
+        rest = [row for row in order if row not in of(3)]
+        stream = client.stream("rows", on_error=policy, name="first", **WISH)
+        assert ids(stream) == rest  # connects again where it found out
+        assert len(ids(stream)) == len(rest)
+        again = client.stream("rows", on_error=policy, name="again", **WISH)
+        assert ids(again) == rest
+        with pytest.raises(penstock.SourceChanged, match=r"0003\.jsonl \(gone\)"):
+            client.stream("rows", **WISH).get_batch()
+        (data / "away").rename(data / "0003.jsonl")
+        assert ids(client.stream("rows", **WISH)) == order

@@ -1,6 +1,7 @@
 """The memory limit with real servers: each rung takes effect, the stop is graceful, trainers go on afterwards."""
 
 import json
+import resource
 import signal
 import time
 from collections.abc import Callable
@@ -259,3 +260,38 @@ def test_the_census_agrees_with_the_kernel(serve: Serve, tmp_path: Path) -> None
 
 def sessions(server: Running) -> list[dict[str, Any]]:
     return list(json.loads(server.get("/api/v1/sessions"))["sessions"])
+
+
+def test_a_look_that_fails_is_not_the_last(serve: Serve, tmp_path: Path) -> None:
+    """For a while the server can open no file, and so not read what its processes hold."""
+    server = serve(datafiles.parquet(tmp_path / "rows", 1, 10))
+    before = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+
+    def failed() -> int:
+        return server.log.read_text().count("memory could not be looked at, which is tried again")
+
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (0, before[1]))
+    wait_for(lambda: failed() >= 2)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, before)
+    wait_for(lambda: memory(server)["rung"] == "ok")
+    assert server.stop() == 0
+
+
+def test_slots_of_all_sessions_leave_most_of_the_memory(serve: Serve, tmp_path: Path) -> None:
+    """Trainers that take nothing for now: their windows would fill it."""
+    values = pa.FixedSizeListArray.from_arrays(pa.array(np.arange(8000 * 1024, dtype=np.float64)), 1024)
+    (tmp_path / "rows").mkdir()
+    pq.write_table(pa.table({"x": values}), tmp_path / "rows" / "0.parquet", compression="none", row_group_size=1000)
+    server = serve(tmp_path / "rows", "--memory", "300MiB")
+    with penstock.connect(server.target) as client:
+        streams = [
+            client.stream("rows", batch_size=100, output="numpy", prefetch=10_000, name=str(i)) for i in range(4)
+        ]
+        firsts = [next(iter(stream)) for stream in streams]
+        wait_for(lambda: [s["state"] for s in sessions(server)] == 4 * ["waiting for credit"])
+        assert 0 < memory(server)["stages"]["slots"] <= 121 * MIB
+        assert server.metric("penstock_bytes_sent_total", transport="grpc") > 0
+        assert len(firsts) == 4
+        for stream in streams:
+            stream.close()
+    assert server.stop() == 0

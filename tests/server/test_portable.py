@@ -1,10 +1,12 @@
 """Server, workers and client without the calls that only Linux has: what else would a Mac lack?"""
 
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests import datafiles
@@ -56,3 +58,14 @@ def test_every_row_comes_over_every_transport(serve: Serve, tmp_path: Path, kind
         assert done.stdout.split() == ["True", used], done.stderr
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
+
+
+def test_a_server_opens_as_many_files_as_it_may(serve: Serve, tmp_path: Path) -> None:
+    """macOS begins with 256, a shell on Linux with 1,024; each session takes some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        server = serve(datafiles.parquet(tmp_path / "rows", shards=1, rows=10))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE)[0] >= min(hard, 10_240)

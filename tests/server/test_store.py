@@ -25,12 +25,12 @@ def folder(tmp_path: Path) -> Path:
     return numbers(tmp_path / "numbers")
 
 
-def numbers(folder: Path, first: int = 0) -> Path:
-    """Shards of rows that hold their own number and 64 values: each shard is a chunk of about 56 KB."""
+def numbers(folder: Path, first: int = 0, width: int = 32) -> Path:
+    """Shards of rows that hold their own number and 32 values: each shard is a chunk of about 56 KB."""
     folder.mkdir()
     for shard in range(SHARDS):
         at = np.arange(shard * ROWS // SHARDS, (shard + 1) * ROWS // SHARDS) + first
-        values = pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(at, 32).astype(np.float64)), 32)
+        values = pa.FixedSizeListArray.from_arrays(pa.array(np.repeat(at, width).astype(np.float64)), width)
         pq.write_table(pa.table({"n": at, "x": values}), folder / f"{shard:02}.parquet", compression="zstd")
     return folder
 
@@ -270,3 +270,24 @@ def test_two_servers_on_one_folder_evict_and_one_is_killed(serve: Serve, folder:
     assert [path.name for path in shared.glob("*.tmp")] == []
     # Each looks through the folder after a thirty-second of the cap, and may have one chunk for each worker in hand.
     assert sum(path.stat().st_size for path in shared.iterdir()) <= 2 * limit
+
+
+@pytest.mark.parametrize("disk", ["200KiB", "0"])
+def test_a_dataset_that_neither_disk_nor_memory_can_hold_is_read_in_its_order(
+    serve: Serve, tmp_path: Path, disk: str
+) -> None:
+    folder, small_chunks = numbers(tmp_path / "numbers", width=256), ("--chunk-rows", "50")  # 4 MB, 40 chunks
+
+    def order(server: Running, **asked: Any) -> list[int]:
+        with penstock.connect(server.target) as client:
+            with client.stream("numbers", batch_size=30, seed=1, output="numpy", **asked) as stream:
+                rows = [int(n) for batch in stream for n in batch["n"]]
+            assert stream.profile()["reconnects"] == 0
+        return rows
+
+    small = serve(folder, *small_chunks, "--store-bytes", disk, "--store-memory-bytes", "1MiB")
+    with Running((str(folder),), tmp_path / "roomy", small_chunks) as roomy:
+        for asked in ({}, {"pool_rows": 500}, {"shuffle": False}, {"row_ids": True}):
+            rows = order(small, **asked)
+            assert sorted(rows) == list(range(ROWS))
+            assert rows == order(roomy, **asked)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import penstock
+from penstock.link import Link
 from tests import datafiles
 from tests.running import OVER, Running
 
@@ -149,6 +150,26 @@ def test_a_rate_is_kept_and_a_missed_target_is_said(server: Running, client: pen
         assert float(profile["paced_s"]) > 0.3
         assert "the target of 1,000,000,000 rows/s is missed" in str(profile)
     assert "penstock_sessions_below_target 0.0" in server.get("/metrics")
+
+
+def test_an_interrupt_while_a_step_is_held_back_loses_no_step(
+    client: penstock.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def press_ctrl_c(_seconds: float) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    with client.stream("rows", batch_size=10, output="numpy", max_rows_per_s=1000) as stream:
+        whole = [stream.get_batch().metadata.step]
+        for _ in range(3):
+            monkeypatch.setattr(Link, "sleep", staticmethod(press_ctrl_c))
+            with pytest.raises(KeyboardInterrupt):  # noqa: PT012 - a slow machine need not sleep before each step
+                while True:
+                    whole.append(stream.get_batch().metadata.step)
+            state = stream.state_dict()
+            assert state["epoch"] * 100 + state["cursor"]["step"] == len(whole)
+        whole.append(stream.get_batch().metadata.step)
+        assert whole == [step % 100 for step in range(len(whole))]
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,27 @@ def test_a_dropped_stream_in_a_cycle_holds_nobody_up(client: penstock.Client) ->
     assert time.monotonic() - began < 4
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_stream_collected_within_its_tensor_pool_waits_for_nobody(client: penstock.Client, shared: bool) -> None:
+    pool = penstock.TensorPool() if shared else None
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.me = self
+            self.stream = client.stream("rows", batch_size=10, output="numpy", prefetch=2, tensor_pool=pool)
+            self.stream.get_batch()
+
+    def collect_within() -> None:
+        used = Trainer().stream._puller._pool
+        with used._own(), used._blocks.here().lock:  # as a garbage collection in `take` has it
+            gc.collect()
+        done.set()
+
+    done = threading.Event()
+    threading.Thread(target=collect_within, daemon=True).start()
+    assert done.wait(20)
+
+
 def test_a_state_beyond_the_epoch_is_refused(client: penstock.Client) -> None:
     stream = client.stream("rows", batch_size=10, output="numpy")
     stream.get_batch()

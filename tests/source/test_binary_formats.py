@@ -12,7 +12,7 @@ from penstock_service.core.errors import DataError
 from penstock_service.source.arrow_layout import layout_of
 from penstock_service.source.format import ChunkLimits
 from penstock_service.source.read import read_task
-from tests.source.files import check_manifest, read_all, rows_of, scan_path, tasks
+from tests.source.files import check_manifest, read_all, rot, rows_of, scan_path, tasks
 
 BIG = pa.table({"n": np.arange(100_000), "s": [f"row {i}" for i in range(100_000)]})
 
@@ -126,7 +126,7 @@ def test_a_corrupt_row_group_is_an_error_that_names_file_and_row_group(tmp_path:
     data = bytearray(path.read_bytes())
     middle = group.data_page_offset + group.total_compressed_size // 2
     data[middle : middle + 5000] = b"\x55" * 5000
-    path.write_bytes(data)
+    rot(path, data)
     good, bad = tasks(str(tmp_path), scanned)
     assert sum(v.rows.num_rows for _, v in read_task(good)) == 50_000
     with pytest.raises(DataError, match=r"a\.parquet, row group 1 "):
@@ -142,7 +142,7 @@ def test_corrupt_offsets_in_an_arrow_file_are_found(tmp_path: Path) -> None:
     offsets = np.arange(0, 808, 8, dtype=np.int32).tobytes()
     at = bytes(data).find(offsets)
     data[at + 40 : at + 44] = b"\xff\xff\xff\x7f"
-    path.write_bytes(data)
+    rot(path, data)
     with pytest.raises(DataError, match=r"a\.arrows, record batch 0"):
         rows_of(tmp_path, scanned)
 

@@ -149,9 +149,12 @@ class MemoryGuard:
 
     async def _watch(self) -> None:
         while True:
-            await self._give_back()
-            if await self.look():
-                return
+            try:
+                await self._give_back()
+                if await self.look():
+                    return
+            except Exception as error:  # noqa: BLE001 - no file or thread is left, say: the limit holds all the same
+                _log.warning("memory could not be looked at, which is tried again: %r", error)
             await asyncio.sleep(_SELDOM if self._ladder.rung is Rung.OK else _OFTEN)
 
     async def _give_back(self) -> None:

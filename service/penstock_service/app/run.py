@@ -164,6 +164,9 @@ class RunSegments:
     def look_ahead(self, epoch: int, number: int) -> None:
         self.mixer.look_ahead(epoch, number)
 
+    def forget(self, epoch: int, number: int) -> None:
+        self.mixer.forget(epoch, number)
+
     # -- the journal --------------------------------------------------------------------------------------------
 
     def switch(self, under: Stream, mixer: Mixer, mixers: Mixers) -> None:

@@ -60,6 +60,7 @@ from penstock_service.source.registry import Registry
 from penstock_service.source.stores import Stores
 
 _REGISTRY_CURE: Final = "remove it: then datasets that no flag names must be registered again"
+_SLOTS: Final = 0.4  # of the memory: most that slots of all sessions take; what finds no room travels
 _STOPPING: Final = 3.0  # seconds of the grace that are kept for what comes after the streams
 
 _log = logging.getLogger(__name__)
@@ -142,7 +143,7 @@ class Server:
         self._data = DataService(
             self._subscribe,
             BundleLimits(settings.bundle_bytes, settings.bundle_steps, settings.frame_bytes),
-            Transports(settings.shared_memory, settings.bundle_bytes, payload),
+            Transports(settings.shared_memory, settings.bundle_bytes, payload, int(_SLOTS * settings.memory)),
             settings.max_sessions,
             self._version,
             self._strict.told if self._strict is not None else None,

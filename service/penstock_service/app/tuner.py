@@ -74,15 +74,20 @@ class Tuner:
         loop = asyncio.get_running_loop()
         _free_cpus()  # counts from here
         while True:
-            now = loop.time()
-            numbers = self._chunks.numbers()
-            if self._seen is not None:
-                self._measured = _measured(*self._seen, now, numbers, self._memory())
-                for decision in self._tuning.observe(now, self._measured):
-                    self._tell(decision)
-                    await self._carry_out(decision)
-            self._seen = (now, self._chunks.numbers())
+            try:
+                await self._look(loop.time())
+            except Exception as error:  # noqa: BLE001 - no file or thread is left, say: the next look may do
+                _log.warning("waits could not be measured, which is tried again: %r", error)
             await asyncio.sleep(_EVERY)
+
+    async def _look(self, now: float) -> None:
+        numbers = self._chunks.numbers()
+        if self._seen is not None:
+            self._measured = _measured(*self._seen, now, numbers, self._memory())
+            for decision in self._tuning.observe(now, self._measured):
+                self._tell(decision)
+                await self._carry_out(decision)
+        self._seen = (now, self._chunks.numbers())
 
     async def _carry_out(self, decision: Decision) -> None:
         if decision.what == "read-ahead":

@@ -111,7 +111,8 @@ class StepFeed:
                 if at < min(units, self._view.global_batch):
                     ((where, reason),) = segment.bad.take(np.array([first])).reasons(self._segments.by_source)
                     raise DataError(
-                        f"{where}: {reason}. It would have come in step {self._walk.step}{_cures(self._policy)}"
+                        f"{where}: {reason.removesuffix('.')}. It would have come in step {self._walk.step}"
+                        f"{_cures(self._policy)}"
                     )
                 return at if at < units else None
             before += segment.units
@@ -143,7 +144,7 @@ class StepFeed:
         try:
             return await self._bundle(last.units + self._walk.taken, 1, left, head, **differing)
         except CHUNK_FAULTS as fault:
-            raise self._lost(fault) from fault
+            raise self._lost(fault, head) from fault
 
     def _why(self) -> str:
         """What leaves rows out of this epoch, as far as is known."""
@@ -154,12 +155,18 @@ class StepFeed:
         causes = [*others, *([bad] if self._walk.skipped else [])]
         return f" by {' and by '.join(causes)}" if causes else ""
 
-    def _lost(self, fault: ServiceError) -> ServiceError:
-        """The error of a chunk that was evicted and cannot be made again, though the segment was whole when built."""
+    def _lost(self, fault: ServiceError, head: Sequence[Segment] = ()) -> ServiceError:
+        """The error of a chunk that was evicted and cannot be made again, though the segment was whole when built.
+
+        This session has begun with the segment; for whoever comes next it is made anew, without that chunk.
+        """
+        for segment in (*self._walk.held, *head):
+            self._segments.forget(self._walk.epoch, segment.number)
+        said = str(fault).removesuffix(".")
         if self._policy is None or self._policy.on_error == "fail":
-            return DataError(f"{fault}. Its row would have come in step {self._walk.step}{_cures(self._policy)}")
+            return DataError(f"{said}. Its row would have come in step {self._walk.step}{_cures(self._policy)}")
         return SourceUnreadable(
-            f"{fault}. Its row comes in step {self._walk.step}, in a segment that was begun with it: it cannot be left "
+            f"{said}. Its row comes in step {self._walk.step}, in a segment that was begun with it: it cannot be left "
             "out of that. Make the data readable again; the stream goes on where it is"
         )
 

@@ -13,7 +13,9 @@ from penstock_service.batch.gather import Visit, gather, gather_in_place, plan_v
 from penstock_service.batch.layout import Layouts
 from penstock_service.batch.pick import Picked
 from penstock_service.batch.policy import PLACEHOLDER
+from penstock_service.batch.portions import Portions, Rows
 from penstock_service.batch.written import written
+from penstock_service.core.errors import ResourceExhausted
 from penstock_service.core.feed import U8, Memory, ordinary
 from penstock_service.core.segment import U32, ChunkSource, SegmentSource, SourceChunks
 
@@ -43,6 +45,7 @@ class Fetch:
         self._placeholder = placeholder
         self.schema = with_origin(schema) if origin else schema
         self._layouts = Layouts(self.schema)
+        self._portions = Portions(chunks, schema)
 
     async def rows(
         self, picked: Picked, absent: Mapping[int, I64], memory: Memory = ordinary
@@ -57,35 +60,48 @@ class Fetch:
         chunks, counts = _distinct(picked.chunk) if few else await asyncio.to_thread(_distinct, picked.chunk)
         parts = self._segments.by_source(chunks)
         rows_of = dict(zip(chunks.tolist(), counts.tolist(), strict=True))
-        batches: dict[int, pa.RecordBatch] = {}
-        if self._placeholder is not None and PLACEHOLDER in rows_of:
-            batches[PLACEHOLDER] = self._placeholder
         by_dataset: dict[str, int] = {}
-        with ExitStack() as leases:
-            for part in parts:
-                own: list[int] = part.own.tolist()
-                lease = leases.enter_context(await self._chunks.lease(part.dataset, own))
-                batches.update((part.first + c, batch) for c, batch in lease.batches.items())
-                by_dataset[part.dataset.name] = sum(rows_of[part.first + c] for c in own)
-            body = await asyncio.to_thread(self._gather, batches, parts, absent, memory, picked)
-        return body, by_dataset
+        for part in parts:
+            count = sum(rows_of[part.first + c] for c in part.own.tolist())
+            by_dataset[part.dataset.name] = by_dataset.get(part.dataset.name, 0) + count
+        standing = {}
+        if self._placeholder is not None and PLACEHOLDER in rows_of:
+            standing[PLACEHOLDER] = self._placeholder
+        if not self._portions.wanted:
+            try:
+                return await self._at_once(parts, standing, picked, absent, memory), by_dataset
+            except ResourceExhausted:  # for so many chunks at a time
+                pass
+        rows = await self._portions.rows(parts, Rows(standing, picked.chunk, picked.row))
+        return await asyncio.to_thread(self._gather, rows, parts, absent, memory, picked), by_dataset
 
-    def _gather(
+    async def _at_once(
         self,
-        batches: Mapping[int, pa.RecordBatch],
         parts: list[SourceChunks],
+        standing: Mapping[int, pa.RecordBatch],
+        picked: Picked,
         absent: Mapping[int, I64],
         memory: Memory,
-        picked: Picked,
+    ) -> U8:
+        batches = dict(standing)
+        with ExitStack() as leases:
+            for part in parts:
+                lease = leases.enter_context(await self._chunks.lease(part.dataset, part.own.tolist()))
+                batches.update((part.first + c, batch) for c, batch in lease.batches.items())
+            rows = Rows(batches, picked.chunk, picked.row)
+            return await asyncio.to_thread(self._gather, rows, parts, absent, memory, picked)
+
+    def _gather(
+        self, rows: Rows, parts: list[SourceChunks], absent: Mapping[int, I64], memory: Memory, picked: Picked
     ) -> U8:
         visit = plan_visit(picked.chunk, picked.row) if self._origin else None
         origins = self._origins(visit, parts, absent, picked) if visit is not None else ()
-        message = gather_in_place(self._layouts, batches, picked.chunk, picked.row, memory, origins)
+        message = gather_in_place(self._layouts, rows.batches, rows.chunk, rows.row, memory, origins)
         if message is not None:
             return message
-        if visit is None:
-            visit = plan_visit(picked.chunk, picked.row)
-        batch = gather(self._columns, batches, visit)
+        if visit is None or rows.chunk is not picked.chunk:
+            visit = plan_visit(rows.chunk, rows.row)
+        batch = gather(self._columns, rows.batches, visit)
         if origins:
             arrays = [*batch.columns, *map(pa.array, origins)]
             batch = pa.RecordBatch.from_arrays(arrays, schema=self.schema)

@@ -159,8 +159,9 @@ class Applied:
     def _nothing_good(self, one: BadUnits) -> DataError:
         ((where, reason),) = one.reasons(self._segments.by_source)
         return DataError(
-            f"no row of its shard is good, so that none can stand for it ({where}: {reason}). Declare a placeholder, "
-            "on_error={'substitute': {column: value, ...}}, or leave bad rows out with on_error='skip' or 'quarantine'"
+            f"no row of its shard is good, so that none can stand for it ({where}: {reason.removesuffix('.')}). "
+            "Declare a placeholder, on_error={'substitute': {column: value, ...}}, or leave bad rows out with on_error='skip' "
+            "or 'quarantine'"
         )
 
 

@@ -101,7 +101,7 @@ class Ahead:
         refused = self._refusal(plan)
         if refused and want == "warm":
             raise ResourceExhausted(refused)
-        self._plans = [p for p in self._plans if not p.over or p.version.owner != version.owner][-_REMEMBERED:]
+        self._forget_old(version.owner)
         if refused or not missing:
             plan.end(refused)
             if refused:
@@ -150,7 +150,7 @@ class Ahead:
 
     def no_room(self, owner: Owner, chunk: int) -> None:
         for plan in self._of(owner, chunk):
-            self.stop(plan, f"the store is full ({self._store.room()})")
+            self.stop(plan, f"the store is full ({self._store.room(memory=False)})")
 
     def failed(self, owner: Owner, chunks: Sequence[int], error: ServiceError) -> None:
         for chunk in chunks:
@@ -159,6 +159,11 @@ class Ahead:
                     plan.reason = f"not all could be made: {error}"
                     logger.warning("%s: %s", describe(plan.version), plan.reason)
                 self._through(plan, chunk)
+
+    def _forget_old(self, owner: Owner) -> None:
+        """Plans that are over: those of this version, and all but the latest."""
+        over = [plan for plan in self._plans if plan.over and plan.version.owner != owner][-_REMEMBERED:]
+        self._plans = [plan for plan in self._plans if not plan.over or plan in over]
 
     def _of(self, owner: Owner, chunk: int) -> list[Plan]:
         return [plan for plan in self._plans if plan.version.owner == owner and chunk in plan.pending]
@@ -174,7 +179,7 @@ class Ahead:
     def _refusal(self, plan: Plan) -> str:
         """Why the chunks do not fit; empty: they do."""
         if not self._store.durable:
-            return f"{describe(plan.version)} cannot be kept: {self._store.room()}"
+            return f"{describe(plan.version)} cannot be kept: {self._store.room(memory=False)}"
         tally = self._usage.of(plan.version)
         ratio = tally.bytes / tally.guessed if tally.guessed else 1.0
         needs = int(sum(int(plan.version.bytes[c]) for c in plan.pending) * ratio)
@@ -183,9 +188,14 @@ class Ahead:
         if plan.want == "warm":  # what nobody reads, and is not of the same version, may give way
             stored = self._store.rack.stored()
             stays = sum(size for owner, (_, size, held) in stored.items() if held or owner == plan.version.owner)
-        stays += sum(  # what others have still to make
-            int(other.version.bytes[c]) for other in self._plans if not other.over for c in other.pending
-        )
+        mine = plan.version.owner
+        others = {  # what they have still to make, and this plan has not
+            (other.version.owner, c): int(other.version.bytes[c])
+            for other in self._plans
+            if not other.over
+            for c in (other.pending - plan.pending if other.version.owner == mine else other.pending)
+        }
+        stays += sum(others.values())
         if stays + needs <= bound.limit:
             return ""
         return (

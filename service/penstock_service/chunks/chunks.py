@@ -137,7 +137,7 @@ class Chunks:
         self._running()
         version = await self._version(dataset)
         keys = await self._keys(version, chunks)
-        infos = {key: info for key in keys if (info := self._remembered.get(key))}
+        infos = {key: info for key in keys if (info := self._remembered.sure(key))}
         missing = {key: chunk for key, chunk in zip(keys, chunks, strict=True) if key not in infos}
 
         def arrived(entry: Entry) -> None:

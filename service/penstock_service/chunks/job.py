@@ -59,6 +59,7 @@ class UnitJob:
         self.heard = 0.0  # when the loop last heard of a chunk of it
         self.twin: UnitJob | None = None  # does the same on another worker: who ends first is right
         self.superseded = False  # the twin has ended well
+        self.last = False  # the twin has failed: how this one ends counts, and it gets no other
         self.again = 0  # in the bound, for the second of two
         self._store = store
         self._tell = tell
@@ -72,6 +73,11 @@ class UnitJob:
     def runs_python(self) -> bool:
         chain = self.version.dataset.chain
         return chain is not None and chain.runs_python
+
+    @property
+    def may_have_twin(self) -> bool:
+        """May another worker begin it too, if it is late?"""
+        return self.twin is None and not self.last and bool(self.unit.demanded) and not self.stopping
 
     @property
     def silent_since(self) -> float | None:

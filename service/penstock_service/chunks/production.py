@@ -21,7 +21,14 @@ from penstock_service.chunks.stragglers import Pace
 from penstock_service.chunks.usage import Usage
 from penstock_service.core.breaker import Limits
 from penstock_service.core.channel import Bound, Counters, Occupancy
-from penstock_service.core.errors import OrderChanged, ServiceError, SourceGone, SourceUnreadable, Unavailable
+from penstock_service.core.errors import (
+    OrderChanged,
+    ServiceError,
+    SourceChanged,
+    SourceGone,
+    SourceUnreadable,
+    Unavailable,
+)
 from penstock_service.core.retry import Retry
 from penstock_service.core.uri import place_of
 
@@ -29,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 512  # chunks demanded before the loop gets its turn
 _LOOK_SECONDS: Final = 0.25  # between looks for tasks that are late
-_FAILURE_SECONDS: Final = 30.0  # how long a failure is remembered that another try would only repeat
+_FAILURE_SECONDS: Final = 30.0  # how long a failure is remembered that is not retryable
 
 
 class Production:
@@ -145,6 +152,11 @@ class Production:
             self.agenda.demand(unit, chunk, int(version.bytes[chunk]))
 
     def _failed(self, unit: UnitId) -> ServiceError | None:
+        """How it failed before, where another try would only repeat that. Files are looked at again: it is cheap."""
+        error = self._last_failure(unit)
+        return None if isinstance(error, SourceChanged) else error
+
+    def _last_failure(self, unit: UnitId) -> ServiceError | None:
         error, until = self._failures.get(unit, (None, 0.0))
         return error if self._running().time() < until else None
 
@@ -177,7 +189,7 @@ class Production:
 
     def _begin_late_ones_again(self, now: float, late_after: float) -> None:
         """Tasks that somebody waits for and that take much longer than usual: another worker begins them too."""
-        for job in [j for j in self._jobs if j.twin is None and j.unit.demanded and not j.stopping]:
+        for job in [j for j in self._jobs if j.may_have_twin]:
             since = job.silent_since
             if since is None or now - since < late_after:
                 continue
@@ -266,7 +278,9 @@ class Production:
             return
         unit.failing_since = since = now if unit.failing_since is None else unit.failing_since
         # A file that is not there may be back in a moment: a network file system that lags behind, a slow rename.
-        again = error.retryable or isinstance(error, SourceGone)
+        # One that was waited for in vain just now is looked for once.
+        lags = isinstance(error, SourceGone) and not isinstance(self._last_failure(unit.id), SourceGone)
+        again = error.retryable or lags
         delay = self._retry.delay(unit.attempt, self._draw(), now - since) if again else None
         if delay is None:
             if isinstance(error, SourceUnreadable):
@@ -284,7 +298,9 @@ class Production:
         if twin is None:
             return not job.superseded
         job.twin = twin.twin = None
-        if not failed:
+        if failed:
+            twin.last = True  # else two that fail by turns go on for ever
+        else:
             twin.superseded = twin.stopping = True
         return not failed
 
@@ -319,4 +335,6 @@ class Production:
         self._failures = {unit: kept for unit, kept in self._failures.items() if kept[1] > now}
         if not error.retryable:
             self._failures[unit.id] = (error, now + _FAILURE_SECONDS)
-        self.flights.failed(version.keys(self.agenda.fail(unit)), error)
+        keys = version.keys(self.agenda.fail(unit))
+        self._remembered.doubt(keys)
+        self.flights.failed(keys, error)

@@ -1,6 +1,6 @@
 """What is remembered of chunks after their bytes are gone, so that one made again is known to be the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from penstock_service.chunks.shelf import Entry
@@ -21,22 +21,34 @@ class Remembered:
         self._limit_bytes = limit_bytes
         self._changed = changed
         self._infos: dict[str, ChunkInfo] = {}
+        self._doubted: set[str] = set()
         self.nbytes = 0  # about
 
     def get(self, key: str) -> ChunkInfo | None:
         return self._infos.get(key)
+
+    def sure(self, key: str) -> ChunkInfo | None:
+        """The same, unless the chunk could not be had since: whoever counts on it must see it first."""
+        return None if key in self._doubted else self._infos.get(key)
+
+    def doubt(self, keys: Iterable[str]) -> None:
+        """These could not be made again. What is known of them is kept to be compared."""
+        self._doubted.update(key for key in keys if key in self._infos)
 
     def learn(self, entry: Entry, where: Callable[[], str]) -> ChunkInfo:
         """Keep what is known of an open chunk. Raises OrderChanged, and keeps what was known, if that was another."""
         now = entry.info
         if now is None:
             raise ValueError(f"{entry.key} is not open")
+        self._doubted.discard(entry.key)
         if entry.key not in self._infos:
             self.nbytes += _size(now)
         before = self._infos.pop(entry.key, now)
         self._infos[entry.key] = before
         while len(self._infos) > self._limit or (self.nbytes > self._limit_bytes and len(self._infos) > 1):
-            self.nbytes -= _size(self._infos.pop(next(iter(self._infos))))
+            oldest = next(iter(self._infos))
+            self.nbytes -= _size(self._infos.pop(oldest))
+            self._doubted.discard(oldest)
         if before == now:
             return now
         self._changed(entry.key)

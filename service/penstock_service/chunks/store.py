@@ -78,8 +78,8 @@ class Store:
 
     @property
     def durable(self) -> bool:
-        """Is there a folder that takes files?"""
-        return self._folder is not None and not self._trouble
+        """Is there a folder that takes files, or may do so again?"""
+        return self._folder is not None and (not self._trouble or time.monotonic() >= self._rests_until)
 
     def start(self) -> None:
         """Blocking. Sweeps what dead processes left and finds what is there."""
@@ -121,16 +121,16 @@ class Store:
             disk.bound, memory.bound, chunks, self.rack.open, disk.evicted, self._bad_files, self._trouble
         )
 
-    def room(self) -> str:
-        """Words for a message that says why a chunk has no place."""
-        disk, memory = self.rack.disk.bound, self.rack.memory.bound
+    def room(self, memory: bool = True) -> str:
+        """Words for a message that says why a chunk has no place; without `memory`, on disk."""
+        disk, other = self.rack.disk.bound, self.rack.memory.bound
         if self._folder is None:
             where = "there is no chunk store on disk"
         elif self._trouble:
             where = f"the chunk store cannot be written: {self._trouble}"
         else:
-            where = f"the chunk store {self._folder.path} holds {disk.used:,} of {disk.limit:,} bytes, all in use"
-        return f"{where}; memory holds {memory.used:,} of {memory.limit:,} bytes, all in use"
+            where = f"the chunk store {self._folder.path} holds {_used(disk)}"
+        return f"{where}; memory holds {_used(other)}" if memory else where
 
     # -- finding -------------------------------------------------------------------------------------------------
 
@@ -198,7 +198,8 @@ class Store:
             raise Unavailable(f"a chunk file that was just written cannot be opened: {error}") from error
         entry = self.rack.settled(place, owner, file, ahead=ahead)
         if entry.temp == place.temp:
-            self._trouble = ""
+            if time.monotonic() >= self._rests_until:  # else another file was refused while this one was written
+                self._trouble = ""
             self._written += place.size
             self._syncer.add(entry, place)
         else:
@@ -243,3 +244,7 @@ class Store:
             logger.warning("chunks are handed over in memory, the store cannot take them: %s", trouble)
         self._trouble = trouble
         self._rests_until = time.monotonic() + _REST_SECONDS
+
+
+def _used(bound: Bound) -> str:
+    return f"{bound.used:,} of {bound.limit:,} bytes{', all in use' if bound.used else ''}"

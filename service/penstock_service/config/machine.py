@@ -1,6 +1,8 @@
 """What this machine, or the container we run in, has to give: the defaults that depend on it."""
 
+import contextlib
 import os
+import resource
 import shutil
 from collections.abc import Mapping
 from math import ceil
@@ -94,3 +96,15 @@ def _home(environment: Mapping[str, str], variable: str, otherwise: str) -> Path
     """The XDG rule: an absolute path in the variable, or the default below the home folder."""
     value = environment.get(variable, "")
     return Path(value) if value.startswith("/") else Path.home() / otherwise
+
+
+def raise_open_files() -> None:
+    """Let this process open as many files as it may: each session takes some, and macOS begins with 256."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for wanted in (65_536, 10_240):  # macOS refuses more than that, whatever it says of its limit
+        wanted = min(wanted, hard) if hard != resource.RLIM_INFINITY else wanted
+        if soft == resource.RLIM_INFINITY or soft >= wanted:
+            return
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            return

@@ -59,6 +59,7 @@ class Slice:
     rows: int
     offset: int
     length: int
+    mtime_ns: int | None = None  # of the shard when it was registered; None: not known
 
 
 class RowChain(Protocol):
@@ -185,6 +186,7 @@ class Manifest:
                     rows=row["rows"],
                     offset=row["offset"],
                     length=row["length"],
+                    mtime_ns=shard["mtime_ns"],
                 )
             )
             at += row["rows"]

@@ -179,6 +179,10 @@ class SegmentSource(Protocol):
 
     def look_ahead(self, epoch: int, number: int) -> None: ...
 
+    def forget(self, epoch: int, number: int) -> None:
+        """Rows of it cannot be had, though it was whole when made: whoever asks for it next gets it made anew."""
+        ...
+
     def by_source(self, chunks: I64) -> list[SourceChunks]:
         """Ascending `chunks` of the stream, sorted out by source."""
         ...

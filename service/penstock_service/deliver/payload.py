@@ -6,6 +6,7 @@ Everything belongs to the event loop.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import secrets
 import socket
@@ -21,6 +22,7 @@ HELLO_WITHIN: Final = 5.0  # seconds that a comer has to say whose it is
 MOST_COMERS: Final = 64  # that have not said it yet; beyond that the one that has waited longest is let go
 _BACKLOG: Final = 128
 _REST: Final = 1.0  # seconds to wait where the process has no file left for a comer
+_ABSENT: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # an address of a name that this machine does not have
 _TRIES: Final = 16  # of finding a port that is free on all addresses of a host
 
 _log = logging.getLogger(__name__)
@@ -154,10 +156,12 @@ class PayloadPort:
                 await asyncio.sleep(_REST)
                 continue
             if len(self._comers) >= MOST_COMERS:
+                _log.info("a comer to the payload port was turned away: %d have not said whose they are", MOST_COMERS)
                 next(iter(self._comers)).cancel()
             task = loop.create_task(self._greet(comer, str(address[0])))
             self._comers[task] = comer
             task.add_done_callback(self._greeted)
+            await asyncio.sleep(0)  # who has said whose it is gets its turn before the next one is let in
 
     def _greeted(self, task: asyncio.Task[None]) -> None:
         """Whoever did not become the socket of a session is closed."""
@@ -209,10 +213,19 @@ def _listen_on(hosts: Sequence[tuple[socket.AddressFamily, str]], port: int) -> 
     """One port on all of them; raises OSError, and then none is open."""
     with contextlib.ExitStack() as opened:
         listeners: list[socket.socket] = []
+        absent: OSError | None = None
         for family, host in hosts:
-            listener = opened.enter_context(socket.create_server((host, port), family=family, backlog=_BACKLOG))
+            try:
+                listener = opened.enter_context(socket.create_server((host, port), family=family, backlog=_BACKLOG))
+            except OSError as error:
+                if error.errno not in _ABSENT:
+                    raise
+                absent = error  # localhost is ::1 too in many a container that has no IPv6
+                continue
             listeners.append(_ready(listener))
             port = int(listener.getsockname()[1])
+        if absent is not None and not listeners:
+            raise absent
         opened.pop_all()
         return listeners
 

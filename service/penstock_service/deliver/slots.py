@@ -61,15 +61,42 @@ class Slot:
         return self._owner.view(self.index, size)
 
 
+class Pages:
+    """Memory that the slots of all sessions may take together, in bytes. For any thread."""
+
+    def __init__(self, limit: int) -> None:
+        self._left = limit
+        self._lock = threading.Lock()
+
+    @property
+    def left(self) -> int:
+        return self._left
+
+    def take(self, size: int) -> bool:
+        with self._lock:
+            if size > self._left:
+                return False
+            self._left -= size
+            return True
+
+    def give(self, size: int) -> None:
+        with self._lock:
+            self._left += size
+
+
 class Slots:
     """The slots of one session. Methods belong to the event loop, but for `Slot.memory` of one slot at a time."""
 
-    def __init__(self, window_bytes: int, slot_bytes: int, folder: Path | None = None) -> None:
-        """Slots of up to `slot_bytes`; together they take no more than a window of `window_bytes`, and two of them.
+    def __init__(
+        self, window_bytes: int, slot_bytes: int, folder: Path | None = None, pages: Pages | None = None
+    ) -> None:
+        """Slots of up to `slot_bytes`; together they take no more than a window of `window_bytes`, and two of them;
+        those of all sessions no more than there are `pages`.
 
         Raises:
             NoSlots: there is no room, or no such folder.
         """
+        self._pages = pages or Pages(1 << 62)
         self._folder = folder or shared_folder()
         self.slot_bytes = -(-slot_bytes // _PAGE) * _PAGE
         self.count = _COUNT
@@ -102,7 +129,8 @@ class Slots:
 
     def lease(self) -> Slot | None:
         """A slot nobody uses, with room for a bundle like the last; None while there is none: the client keeps them."""
-        room = self._room - sum(self._backed[index] for index in self._away)
+        away = sum(self._backed[index] for index in self._away)
+        room = min(self._room - away, sum(self._backed) - away + self._pages.left)
         if not self._free or room < self._wanted:
             return None
         index = self._free.pop()
@@ -120,15 +148,16 @@ class Slots:
         if sum(self._backed) + lacking > self._room:
             return False
         with self._growing:
-            if self._file < 0:  # the session has ended meanwhile
+            if self._file < 0 or not self._pages.take(lacking):  # below 0: the session has ended meanwhile
                 return False
             try:
                 _reserve(self._file, self._start(index) + self._backed[index], lacking)
             except OSError:
+                self._pages.give(lacking)
                 self._room = sum(self._backed)  # what is there must do
                 _log.warning("bundles that find no room go over the network: %s", _no_room(self._folder, lacking))
                 return False
-        self._backed[index] = wanted
+            self._backed[index] = wanted
         return True
 
     def give_back(self, indices: Sequence[int]) -> None:
@@ -167,6 +196,8 @@ class Slots:
             if self._file >= 0:
                 os.close(self._file)
                 self._file = -1
+                self._pages.give(sum(self._backed))
+                self._backed = [0] * self.count
 
     def _start(self, index: int) -> int:
         return HEAD + index * self.slot_bytes
@@ -189,7 +220,8 @@ class Slots:
         if self._backed[index] > 2 * self._wanted:  # bundles have become smaller
             self._shrink(index, self._wanted)
         for other in self._free:
-            if sum(self._backed) - self._backed[index] + self._wanted <= self._room:
+            lacking = self._wanted - self._backed[index]
+            if sum(self._backed) + lacking <= self._room and lacking <= self._pages.left:
                 return
             self._shrink(other, 0)
 
@@ -200,6 +232,7 @@ class Slots:
         first, last = -(-(start + size) // page) * page, (start + self._backed[index]) // page * page
         if first < last:
             self._map.madvise(mmap.MADV_REMOVE, first, last - first)
+        self._pages.give(self._backed[index] - size)
         self._backed[index] = size
 
     def _unlink(self) -> None:

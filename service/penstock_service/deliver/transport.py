@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import psutil
 
 from penstock_service.deliver.payload import PayloadPort, PayloadSocket
-from penstock_service.deliver.slots import SLACK, NoSlots, Slots
+from penstock_service.deliver.slots import SLACK, NoSlots, Pages, Slots
 
 _LARGER: Final = 4  # times what goes over gRPC: a bundle costs threads that wake each other, its bytes little more
 NAMES: Final = {"shm": "shared memory", "tcp": "a TCP socket", "grpc": "gRPC"}
@@ -78,8 +78,11 @@ class Transport:
 class Transports:
     """Decides for each session."""
 
-    def __init__(self, shared_memory: bool, bundle_bytes: int, port: PayloadPort | None = None) -> None:
-        """`port`: of payload sockets; None: there are none."""
+    def __init__(
+        self, shared_memory: bool, bundle_bytes: int, port: PayloadPort | None = None, slots_bytes: int | None = None
+    ) -> None:
+        """`port`: of payload sockets; None: there are none. `slots_bytes`: most that slots of all sessions take."""
+        self._pages = Pages(slots_bytes) if slots_bytes is not None else None
         self._shared_memory = shared_memory
         self._bundle_bytes = bundle_bytes
         self._port = port
@@ -114,7 +117,7 @@ class Transports:
         if not self.is_here(peer):
             return None, f"the client is on another host ({peer})"
         try:
-            return Slots(window_bytes, slot_bytes), ""
+            return Slots(window_bytes, slot_bytes, pages=self._pages), ""
         except NoSlots as no:
             return None, f"no shared memory: {no}"
 

@@ -155,6 +155,12 @@ class Mixer:
             key = self._after(*key)
             self._start(key)
 
+    def forget(self, epoch: int, number: int) -> None:
+        """See `core.segment.SegmentSource`. One that is being made stays: it is asked for what it needs right now."""
+        task = self._recent.get((epoch, number))
+        if task is not None and task.done():
+            self._recent.drop((epoch, number))
+
     def _after(self, epoch: int, number: int) -> Key:
         return (epoch, number + 1) if number + 1 < self._order.segments(epoch) else (epoch + 1, 0)
 

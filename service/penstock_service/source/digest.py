@@ -8,7 +8,6 @@ A fingerprint ends with the size of the file as stored, so that a reader that ha
 import hashlib
 from collections.abc import Callable, Iterator
 
-from penstock_service.core.errors import SourceChanged
 from penstock_service.source.format import ShardFile
 from penstock_service.source.place import Range, storage_errors
 
@@ -36,19 +35,14 @@ def size_in(fingerprint: str) -> int:
     return int(fingerprint.rpartition("-")[2], 16)
 
 
-def check_same(file: ShardFile, fingerprint: str) -> None:
-    """Refuses a shard that is not as long as it was when it was scanned, or has another ETag where that was used."""
-    known = size_in(fingerprint)
-    if file.state.size == known and fingerprint.startswith(_TAG) and _by_tag(file) != fingerprint:
-        raise SourceChanged(
-            f"{file.full} holds something else than when its dataset was registered (another ETag): "
-            "register it again to use it as it is now."
-        )
-    if file.state.size != known:
-        raise SourceChanged(
-            f"{file.full} has {file.state.size} bytes now and had {known} when its dataset was registered: "
-            "register it again to use it as it is now."
-        )
+def has_tag(fingerprint: str) -> bool:
+    """Was it made of an ETag?"""
+    return fingerprint.startswith(_TAG)
+
+
+def same_tag(file: ShardFile, fingerprint: str) -> bool:
+    """Has the object the ETag that `fingerprint` was made of?"""
+    return _by_tag(file) == fingerprint
 
 
 def binary_fingerprint(file: ShardFile, tail: Callable[[], int]) -> str:

@@ -8,13 +8,13 @@ import pyarrow as pa
 
 from penstock_service.core.chunk import ChunkValue
 from penstock_service.core.dataset import ReadTask, Slice
-from penstock_service.core.errors import SourceGone
+from penstock_service.core.errors import DataError, SourceGone
 from penstock_service.source.conform import join_values
-from penstock_service.source.digest import check_same
 from penstock_service.source.format import ShardFile
 from penstock_service.source.formats import format_named
-from penstock_service.source.place import Place
+from penstock_service.source.place import LocalPlace, Place
 from penstock_service.source.places import place_at
+from penstock_service.source.same import check_same
 from penstock_service.source.stores import DEFAULTS, Stores
 from penstock_service.source.text.format import TextFormat, is_plain
 from penstock_service.source.text.packed import is_tiny, read_packed
@@ -26,7 +26,7 @@ _FEW = 4  # files that are read one by one rather than parted again
 def read_task(task: ReadTask, stores: Stores = DEFAULTS) -> Iterator[tuple[int, ChunkValue]]:
     """Ordinal and value of each chunk of `task`, in order, made to its schema. Runs in any thread or process.
 
-    Raises SourceChanged (a file is gone or has another size), SourceUnreadable (a read failed), DataError (what was
+    Raises SourceChanged (a file is gone or holds something else), SourceUnreadable (a read failed), DataError (what was
     read cannot be understood; single rows that cannot are errors in the value instead).
     """
     schema = pa.ipc.read_schema(pa.py_buffer(task.schema))
@@ -82,11 +82,23 @@ def _slice_values(place: Place, slices: list[Slice], schema: pa.Schema) -> Itera
 def _shard_values(place: Place, slices: list[Slice], schema: pa.Schema) -> Iterator[ChunkValue]:
     try:
         file = shard_file(place, slices[0].path)
-        check_same(file, slices[0].fingerprint)
-        yield from format_named(slices[0].format).read(file, slices, schema)
+        check_same(file, slices[0])
+        try:
+            for value in format_named(slices[0].format).read(file, slices, schema):
+                _check_still(file, slices[0])
+                yield value
+        except DataError:
+            _check_still(file, slices[0])  # what is being rewritten may look like anything
+            raise
     except SourceGone as gone:
         gone.shard = slices[0].path  # all its chunks are gone with it, not only those of this task
         raise
+
+
+def _check_still(file: ShardFile, piece: Slice) -> None:
+    """What was read is what was registered, though somebody may write to the file. Of objects that is a round trip."""
+    if isinstance(file.place, LocalPlace) and (now := shard_file(file.place, file.path)).state != file.state:
+        check_same(now, piece)
 
 
 def shard_file(place: Place, path: str) -> ShardFile:

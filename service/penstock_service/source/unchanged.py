@@ -1,14 +1,10 @@
 """Are the files still those of the dataset version?"""
 
-from functools import lru_cache
-
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import ServiceError, SourceChanged
 from penstock_service.source.discover import discover
-from penstock_service.source.format import ShardFile
-from penstock_service.source.formats import format_named
-from penstock_service.source.place import FileState, Place
 from penstock_service.source.places import place_at
+from penstock_service.source.same import fingerprint_of
 from penstock_service.source.stores import DEFAULTS, Stores
 
 _NAMED = 5
@@ -35,7 +31,7 @@ def check_unchanged(dataset: DatasetVersion, stores: Stores = DEFAULTS, *, some_
             changed.append(f"{path} (gone)")
         elif state.size != size:
             changed.append(f"{path} ({size} bytes when registered, {state.size} now)")
-        elif state.mtime_ns != mtime_ns and _fingerprint(place, path, kind, state) != fingerprint:
+        elif state.mtime_ns != mtime_ns and fingerprint_of(place, path, kind, state) != fingerprint:
             changed.append(f"{path} (other content)")
     if changed and not (some_gone and len(gone) == len(changed) < shards.num_rows):
         raise SourceChanged(
@@ -59,9 +55,3 @@ def _added(dataset: DatasetVersion, stores: Stores) -> str:
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-
-
-@lru_cache(maxsize=4096)
-def _fingerprint(place: Place, path: str, kind: str, state: FileState) -> str:
-    """The fingerprint of a file in this state; a big file is read once, not at each opening of its dataset."""
-    return format_named(kind).fingerprint(ShardFile(place, path, state))

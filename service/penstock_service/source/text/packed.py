@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from penstock_service.core.chunk import ChunkValue
 from penstock_service.core.dataset import Slice
-from penstock_service.source.digest import size_in
 from penstock_service.source.place import Place
+from penstock_service.source.same import is_same
 from penstock_service.source.text.blocks import LINE_END, U8, BadSyntaxError, RowBlock
 from penstock_service.source.text.syntax import Head, Syntax
 
@@ -30,7 +30,7 @@ def read_packed(syntax: Syntax, place: Place, pieces: list[Slice], schema: pa.Sc
     Raises SourceUnreadable, SourceChanged for a file that is gone.
     """
     states = place.states([piece.path for piece in pieces])
-    if any(s is None or s.size != size_in(p.fingerprint) for s, p in zip(states, pieces, strict=True)):
+    if not all(s is not None and is_same(place, p, s) for s, p in zip(states, pieces, strict=True)):
         return None
     parts: list[bytes] = []
     heads: dict[bytes, Head | None] = {}
@@ -53,6 +53,8 @@ def read_packed(syntax: Syntax, place: Place, pieces: list[Slice], schema: pa.Sc
         parts.append(unit)
         size += len(unit)
         ends[i] = size
+    if place.states([piece.path for piece in pieces]) != states:
+        return None  # somebody writes to them
     block = _block(syntax, np.frombuffer(bytearray(b"".join(parts)), np.uint8), ends, pieces)
     if block is None:
         return None
