@@ -160,8 +160,8 @@ class Applied:
         ((where, reason),) = one.reasons(self._segments.by_source)
         return DataError(
             f"no row of its shard is good, so that none can stand for it ({where}: {reason.removesuffix('.')}). "
-            "Declare a placeholder, on_error={'substitute': {column: value, ...}}, or leave bad rows out with on_error='skip' "
-            "or 'quarantine'"
+            "Declare a placeholder, on_error={'substitute': {column: value, ...}}, or leave bad rows out with "
+            "on_error='skip' or 'quarantine'"
         )
 
 
