@@ -1,11 +1,11 @@
 """The client: a target, its datasets, and streams of them."""
 
 import itertools
-import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, Self
 
+from penstock.arguments import mapping, text, transforms, whole_or_none
 from penstock.dataset import Dataset, DatasetOutput, Form
 from penstock.errors import InvalidRequest
 from penstock.link import Link
@@ -92,7 +92,7 @@ class Client(Registry, Runs):
             ConversionError: a column that has no form as a tensor, with its type and the cures.
         """
         info = self.get(name).of_split(split)
-        form = Form(output, ragged, nulls, dict(fill or {}), dict(sparse or {}))
+        form = Form(output, ragged, nulls, mapping("fill", fill), mapping("sparse", sparse))
         return Dataset.of(info, StoredRows.of(self._link, info, columns), form)
 
     # -- streams ------------------------------------------------------------------------------------------------
@@ -207,12 +207,13 @@ class Client(Registry, Runs):
             epoch_rows=_epoch_rows(epoch_rows, max_rows, until),
             reshuffle=reshuffle,
             weight_by=weight_by,
-            rows=json.dumps(list(rows)) if rows else "",
+            rows=transforms(rows),
             split=split,
         )
-        text = output == "arrow"
         policy = OnError.of(on_error)
-        share = Share(world, batch_rows, last, columns, text, replica, row_ids, target_rows_per_s, policy)
+        share = Share(
+            *(world, batch_rows, last, columns, output == "arrow", replica, row_ids, target_rows_per_s, policy)
+        )
         delivery = Delivery(
             output,
             prefetch,
@@ -221,8 +222,8 @@ class Client(Registry, Runs):
             device=device,
             ragged=ragged,
             nulls=nulls,
-            fill=dict(fill or {}),
-            sparse=dict(sparse or {}),
+            fill=mapping("fill", fill),
+            sparse=mapping("sparse", sparse),
             layout=layout,
             unified_memory=unified_memory,
             transport=transport,
@@ -231,7 +232,7 @@ class Client(Registry, Runs):
             reconnect_timeout=reconnect_timeout,
             max_rows_per_s=max_rows_per_s,
         )
-        name = name or f"{'+'.join(n for n, _ in order.sources())}#{next(self._streams)}"
+        name = text("name", name or "") or f"{'+'.join(n for n, _ in order.sources())}#{next(self._streams)}"
         return Stream(self._link, order, share, delivery, detect_job(self._job), name)
 
     # -- the rest -----------------------------------------------------------------------------------------------
@@ -259,12 +260,11 @@ class Client(Registry, Runs):
 
 
 def _epoch_rows(epoch_rows: int | None, max_rows: int | None, until: Until) -> int | None:
+    max_rows, epoch_rows = whole_or_none("max_rows", max_rows, 1), whole_or_none("epoch_rows", epoch_rows, 1)
     if max_rows is None:
         if epoch_rows is not None and until != "repeat":
             raise InvalidRequest(
                 f"epoch_rows={epoch_rows} is for until='repeat'; to end an epoch early say max_rows={epoch_rows}"
             )
         return epoch_rows
-    if max_rows < 1:
-        raise InvalidRequest(f"max_rows={max_rows}: must be at least 1")
     return max_rows if epoch_rows is None else min(epoch_rows, max_rows)

@@ -1,5 +1,6 @@
 """Steps of a stream looked at and left out: what a `Stream` can besides delivering."""
 
+from penstock.arguments import whole
 from penstock.errors import InvalidRequest
 from penstock.explanation import Explanation, ask
 from penstock.link import Link
@@ -23,11 +24,11 @@ class Inspection:
         Raises:
             InvalidRequest: steps that were received already, or no range of steps.
         """
-        epoch = self._puller.epoch if epoch is None else epoch
-        if not isinstance(steps, range) or steps.step != 1 or not 0 <= steps.start < steps.stop or epoch < 0:
+        epoch = self._puller.epoch if epoch is None else whole("epoch", epoch)
+        if not isinstance(steps, range) or steps.step != 1 or not 0 <= steps.start < steps.stop < 1 << 63:
             raise InvalidRequest(
                 f"skip({steps!r}, epoch={epoch}): must be a range of steps from 0 on, one after the other, such as "
-                "range(5000, 5050), of an epoch from 0 on"
+                "range(5000, 5050)"
             )
         wanted = (epoch, steps.start, steps.stop)
         if (epoch, steps.start) < (self._puller.epoch, self._puller.step):
@@ -53,9 +54,7 @@ class Inspection:
         Raises:
             InvalidRequest: there is no such step; the text says how many there are.
         """
-        epoch = self._puller.epoch if epoch is None else epoch
-        if step < 0 or epoch < 0:
-            raise InvalidRequest(f"explain(step={step}, epoch={epoch}): both must be 0 or more")
+        step, epoch = whole("step", step), self._puller.epoch if epoch is None else whole("epoch", epoch)
         self._puller.ensure_open()
         asked = control_pb2.ExplainRequest(
             open=self._puller.open_message(self._puller.cursor()), step=step, epoch=epoch, all_ranks=all_ranks

@@ -1,16 +1,19 @@
 """What a stream is to do about rows that are errors."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 from penstock.errors import InvalidRequest
+from penstock_proto.v1 import data_pb2 as pb
 
 Policy = Literal["fail", "skip", "substitute", "quarantine"]
 Wish = Policy | Mapping[Literal["substitute"], Mapping[str, Any]]
 """As users say it: a word, or `{"substitute": {column: value}}`."""
 
+_log = logging.getLogger("penstock")
 _ALLOWED = "'fail', 'skip', 'substitute', 'quarantine' or {'substitute': {column: value, ...}}"
 
 
@@ -44,6 +47,15 @@ class OnError:
     def leaves_out(self) -> bool:
         """Are bad rows no rows of an epoch?"""
         return self.policy in ("skip", "quarantine")
+
+    def tell(self, end: pb.EpochEnd) -> None:
+        """Log what became of the bad rows of an epoch, if it had any."""
+        if end.skipped_rows or end.substituted_rows:
+            _log.warning(
+                "epoch %d: %d bad rows were left out, %d have another row in their place (on_error=%r); "
+                "the server's /api/v1/bad-rows says which and why",
+                *(end.epoch, end.skipped_rows, end.substituted_rows, self.policy),
+            )
 
 
 def _plain(value: Any) -> Any:

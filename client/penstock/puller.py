@@ -5,7 +5,6 @@ then another stream is opened at the position: nothing is lost and nothing comes
 """
 
 import json
-import logging
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,8 +31,6 @@ from penstock_proto.v1.credit import Window
 from penstock_proto.v1.cursor import Cursor
 from penstock_proto.v1.skips import Skips, skipped_from
 
-_log = logging.getLogger("penstock")
-
 
 class Puller:
     """One rank's steps. Used by one thread at a time; `close` may be called twice, and from a finalizer."""
@@ -49,7 +46,7 @@ class Puller:
         self.branch = False  # the next Open begins a run of its own
         self._epoch = 0  # where there is no cursor
         self._left_at_end = False  # with no bundle in hand: are we between the last step of an epoch and its end?
-        self._force = False  # the cursor is taken even if it is of another stream
+        self.force = False  # the next Open takes the cursor even if it is of another stream
         self._receiver: Receiver | None = None
         self._pid = os.getpid()
         self._cutter: Cutter | None = None
@@ -93,18 +90,20 @@ class Puller:
         """The journal as a change left it (JSON): cursors carry it from now on."""
         self._run = json.loads(run)
 
-    def seek(self, epoch: int, cursor: Cursor | None, branch: bool = False) -> None:
+    def seek(self, epoch: int, cursor: Cursor | None = None, branch: bool | None = None) -> None:
         """Go on at `cursor`, else at the start of `epoch`. Where we are there already, what is under way is kept.
 
         Args:
-            branch: in a run of its own, that begins with the cursor's entries of the journal.
+            branch: in a run of its own, that begins with the cursor's entries of the journal. None: as was said last.
         """
-        here = self.cursor()
+        here, branch = self.cursor(), self.branch if branch is None else branch
         if cursor is None and here is not None:
-            cursor = replace(here, epoch=epoch, segment=0, taken=0, step=0, digest=0)
-        if cursor is not None and here == cursor and self._pid == os.getpid() and not branch:
+            cursor = here.start_of(epoch)
+        if cursor is not None and here == cursor and self._pid == os.getpid() and not (branch or self.branch):
             return
         self._leave()
+        if branch or (cursor is not None and here is not None and not cursor.same_order(here)):
+            self.opened = None  # what was said of the stream is of another run, seed or plan
         self._run = cursor.run if cursor is not None else {}
         self.branch = branch
         self._cursor, self._epoch, self._left_at_end = cursor, epoch, False
@@ -113,7 +112,7 @@ class Puller:
         """Go on at a saved position, with the steps that were to be skipped there."""
         self.skip(skip)
         self.seek(epoch, cursor, branch)
-        self._force = force and self._receiver is None
+        self.force = force and self._receiver is None
 
     @property
     def skipped(self) -> Skips:
@@ -143,6 +142,12 @@ class Puller:
             self._advance(self._link.now())
         self._hear()
         return self.opened
+
+    def reopen(self) -> None:
+        """Where we are, on another connection: this one may have died without a word."""
+        self._leave()
+        self.opened = None
+        self.ensure_open()
 
     @property
     def schema(self) -> pa.Schema:
@@ -305,7 +310,7 @@ class Puller:
             transports=TRANSPORTS[self._delivery.transport],
             window=pb.Credit(steps=self._delivery.prefetch, bytes=self._delivery.prefetch_bytes),
             client=client_name(),
-            force=self._force,
+            force=self.force,
             branch=self.branch,
             compression=self._delivery.compression,
             codecs=CODECS,
@@ -325,15 +330,8 @@ class Puller:
         self._cursor = Cursor.from_json(opened.cursor)
         self._run, self.branch, self._heard = self._cursor.run, False, None
         self.clock.transport, self.clock.transport_reason = opened.transport, opened.transport_reason
-        if not self._standing.connected or self._force:
-            for note in opened.notes:
-                _log.warning("%s", note)
-            _log.info(
-                "connected to %s (%s) over %s (%s): plan %s",
-                *(self._link.target, opened.server, opened.transport, opened.transport_reason, opened.plan),
-            )
-        self._standing.opened()
-        self._force = False
+        self._standing.opened(opened, tell=self.force)
+        self.force = False
 
     # -- bundles ------------------------------------------------------------------------------------------------
 
@@ -358,12 +356,7 @@ class Puller:
         self._left_at_end = False
         self._cursor = cursor.next_epoch()
         self.clock.epoch(end)
-        if end.skipped_rows or end.substituted_rows:
-            _log.warning(
-                "epoch %d: %d bad rows were left out, %d have another row in their place (on_error=%r); "
-                "the server's /api/v1/bad-rows says which and why",
-                *(end.epoch, end.skipped_rows, end.substituted_rows, self._share.on_error.policy),
-            )
+        self._share.on_error.tell(end)
         self._give_back(self._window.flush())  # the next epoch's steps may be short of credit
         return end
 
@@ -404,3 +397,4 @@ class Puller:
         """Drop what is under way and in hand; the position stays."""
         self._drop_receiver()
         self._put_down()
+        self._waiting.over()

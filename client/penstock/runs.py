@@ -150,6 +150,11 @@ def change_mixture(link: Link, run: str, weights: Mapping[str, float]) -> pb.Beg
     return began
 
 
+def reads(link: Link, run: str, rank: int) -> bool:
+    """Does the server know that this rank reads the run now?"""
+    return any(r.id == run and rank in r.ranks for r in _ask(link, "ListRuns", pb.ListRunsRequest()).runs)
+
+
 def _ask(link: Link, method: str, request: Any) -> Any:
     stub = control_pb2_grpc.ControlStub(link.channel())
     return link.call(getattr(stub, method), request, _CALL_TIMEOUT)

@@ -9,6 +9,7 @@ from penstock.identity import Identity
 from penstock.link import Link, nobody_there
 from penstock.profile import Clock
 from penstock.retry import Backoff
+from penstock_proto.v1 import data_pb2 as pb
 from penstock_proto.v1.cursor import Cursor
 
 CONNECT_TIMEOUT: Final = 10.0
@@ -47,13 +48,21 @@ class Standing:
         self.start = self._who.begin(epoch, cursor)
         return self.start
 
-    def opened(self) -> None:
+    def opened(self, opened: pb.Opened, tell: bool) -> None:
+        """A session was opened. What the user should know of it is logged the first time, and where we shall `tell`."""
+        if tell or not self.connected:
+            for note in opened.notes:
+                _log.warning("%s", note)
+            _log.info(
+                "connected to %s (%s) over %s (%s): plan %s",
+                *(self._link.target, opened.server, opened.transport, opened.transport_reason, opened.plan),
+            )
         self._let_in = os.getpid()
         self._agreed = self.start is not None
         self.connected = self._link.answered = True
 
     def getting_on(self) -> None:
-        """The server is at it: a failure that comes now is a new one."""
+        """The user is closer to the next step than before: a failure that comes now is a new one."""
         self._backoff = None
 
     def failed(self, error: PenstockError) -> None:

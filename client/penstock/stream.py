@@ -6,17 +6,19 @@ import warnings
 import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import pyarrow as pa
 
-from penstock.errors import InvalidRequest, PenstockError
+from penstock.arguments import whole
+from penstock.epoch import Epoch
+from penstock.errors import DatasetNotFound, InvalidRequest
 from penstock.identity import Identity
 from penstock.inspection import Inspection
 from penstock.link import Link
 from penstock.profile import Clock, Profile
 from penstock.puller import Puller
-from penstock.runs import Change, change_mixture
+from penstock.runs import Change, change_mixture, reads
 from penstock.subscription import Delivery, Order, Share
 from penstock.world import Job
 from penstock_proto.v1 import data_pb2 as pb
@@ -24,6 +26,7 @@ from penstock_proto.v1.cursor import BadCursor, Cursor, read_skip
 from penstock_proto.v1.skips import skipped_below
 
 STATE_VERSION = 1
+_ANEW: Final = "the stream was iterated anew, reset or moved meanwhile; a stream has one live iterator at a time"
 
 
 class EpochSampler:
@@ -52,9 +55,9 @@ class Stream(Inspection):
         self._clock = Clock()
         who = Identity(self._job, self._name, self.rank, self._share.replica)
         self._puller = Puller(self._link, self._order, self._share, self._delivery, who, self._clock)
-        self._loaded = False  # a state waits for the next iterator
+        self._loaded = False  # nothing was taken yet from where a state led
         self._again = False  # the epoch we are in was asked for by name: the next iterator begins it
-        self._live: weakref.ref[_Epoch] | None = None  # the iterator holds the stream, not the other way round
+        self._live: weakref.ref[Epoch] | None = None  # the iterator holds the stream, not the other way round
         # Holds the puller, not the stream: a stream that nobody can reach any more closes its connection.
         self._finalizer = weakref.finalize(self, self._puller.close, join=False)
         self.sampler = EpochSampler(self)
@@ -123,14 +126,15 @@ class Stream(Inspection):
         Raises:
             TypeError: the number cannot be known beforehand.
         """
-        opened = self._puller.ensure_open()
-        if not opened.HasField("steps"):
+        rows = self.num_rows
+        if rows is None:
             policy = self._share.on_error
             why = "filters, rows in quarantine or a changed mixture decide it"
             if policy.leaves_out:
                 why = f"on_error={policy.policy!r} leaves out bad rows, and nobody has counted them"
             raise TypeError(f"the number of steps is not known before the epoch has been read: {why}")
-        return int(opened.steps) - skipped_below(self._puller.skipped, self.epoch, int(opened.steps))
+        steps = rows // self.global_batch_size if self.drop_last else -(-rows // self.global_batch_size)
+        return steps - skipped_below(self._puller.skipped, self.epoch, steps)
 
     # -- iterating ----------------------------------------------------------------------------------------------
 
@@ -141,38 +145,35 @@ class Stream(Inspection):
 
     def set_epoch(self, epoch: int) -> None:
         """The next iterator begins this epoch. Naming the epoch that a loaded state is in keeps the state."""
-        if epoch < 0:
-            raise InvalidRequest(f"epoch={epoch}: must be 0 or more")
+        epoch = whole("epoch", epoch)
         self._again = epoch == self._puller.epoch
         if epoch == self._puller.epoch + 1 and self._puller.past_end():
             self._end_live()  # what the server sent ahead is of that epoch
         if epoch != self._puller.epoch:
             self._loaded = False
             self._end_live()
-            self._puller.seek(epoch, None)
+            self._puller.seek(epoch)
 
     def __iter__(self) -> Iterator[Any]:
         self._refuse_in_worker()
         self._end_live()
         again, self._again = self._again, False
-        if self._loaded:
-            self._loaded = False
-        elif self._puller.step and again:
-            self._puller.seek(self.epoch, None)
-        elif self._puller.step and not self._puller.past_end():
+        if not self._loaded and self._puller.step and again:
+            self._puller.seek(self.epoch)
+        elif not self._loaded and self._puller.step and not self._puller.past_end():
             warnings.warn(
                 f"epoch {self.epoch} begins again at its start; it was left at step {self._puller.step}. "
                 "To go on there instead, iterate over stream.resume() or call stream.get_batch()",
                 stacklevel=2,
             )
-            self._puller.seek(self.epoch, None)
+            self._puller.seek(self.epoch)
         return self._begin()
 
     def resume(self) -> Iterator[Any]:
         """The rest of the epoch, from where the last iterator was left."""
         self._refuse_in_worker()
         self._end_live()
-        self._loaded = self._again = False
+        self._again = False
         return self._begin()
 
     def get_iterator(self) -> Iterator[Any]:
@@ -186,12 +187,16 @@ class Stream(Inspection):
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of the epoch one by one, from its start: a dict of what each column has. For looking at data.
 
-        Read over a connection of its own: the stream stays where it is.
+        Those of this stream's run, without the steps that are skipped. Read over a connection of its own: the stream
+        stays where it is.
         """
+        self._puller.ensure_open()  # the seed that was drawn, and the run
+        cursor = self._puller.cursor()
+        at_start = cursor.start_of(self.epoch) if cursor is not None else None
         delivery = replace(self._delivery, layout="rows", device=None, pin_memory=False)
         name = f"{self._name}/rows"
         with Stream(self._link, self._order, self._share, delivery, self._job, name) as own:
-            own.set_epoch(self.epoch)
+            own._puller.load(self.epoch, at_start, self._puller.skipped, self._puller.force, branch=False)
             for rows in own:
                 yield from rows
 
@@ -203,31 +208,34 @@ class Stream(Inspection):
                 ranks must ask alike.
         """
         self._refuse_in_worker()
+        size = self._share.global_batch if n is None else whole("n", n, 1) * self.world_size
         self._end_live()
-        self._loaded = self._again = False
-        if n is not None and n < 1:
-            raise InvalidRequest(f"n={n}: must be at least 1")
-        self._puller.resize(self._share.global_batch if n is None else n * self.world_size)
+        self._again = False
+        self._puller.resize(size)
         while isinstance(step := self._puller.next(), pb.EpochEnd):
-            pass
+            self._took()
+        self._took()
         return step
 
     def reset(self) -> None:
         """Back to the start of epoch 0; forgets a loaded state."""
         self._end_live()
         self._loaded = False
-        self._puller.seek(0, None)
+        self._puller.seek(0)
 
-    def _begin(self) -> "_Epoch":
+    def _begin(self) -> Epoch:
         self._puller.resize(self._share.global_batch)
-        live = _Epoch(self, self._puller)
+        live = Epoch(self._puller, self._took)
         self._live = weakref.ref(live)
         return live
 
-    def _end_live(self) -> None:
+    def _took(self) -> None:
+        self._loaded = False
+
+    def _end_live(self, why: str = _ANEW) -> None:
         live = self._live() if self._live is not None else None
         if live is not None:
-            live.end()
+            live.end(why)
         self._live = None
 
     def _refuse_in_worker(self) -> None:
@@ -293,9 +301,9 @@ class Stream(Inspection):
             )
         try:
             cursor = None if state["cursor"] is None else Cursor.from_json(json.dumps(state["cursor"]))
-            epoch = int(state["epoch"])
+            epoch = whole("epoch", state["epoch"])
             skip = cursor.skip if cursor is not None else read_skip(state.get("skip", []))
-        except (BadCursor, KeyError, TypeError, ValueError) as error:
+        except (BadCursor, InvalidRequest, KeyError, TypeError, ValueError) as error:
             raise InvalidRequest(f"the state is damaged: {error}") from error
         self._end_live()
         self._puller.load(epoch, cursor, skip, force, branch and cursor is not None)
@@ -315,7 +323,13 @@ class Stream(Inspection):
         Raises:
             InvalidRequest: with what is wrong, and which ranks are not connected.
         """
-        began = change_mixture(self._link, self.run, weights)
+        try:
+            began = change_mixture(self._link, self.run, weights)
+        except (DatasetNotFound, InvalidRequest):
+            if reads(self._link, self.run, self.rank):
+                raise
+            self._puller.reopen()  # the server began anew, and this stream had not heard of it yet
+            began = change_mixture(self._link, self.run, weights)
         self._puller.take_run(began.carried)
         return Change.of(began)
 
@@ -327,7 +341,7 @@ class Stream(Inspection):
 
     def close(self) -> None:
         """End the stream's connection; may be called twice. Its state can still be saved."""
-        self._end_live()
+        self._end_live("the stream was closed meanwhile; its state can still be saved")
         self._puller.close()
         self._finalizer.detach()
 
@@ -350,39 +364,11 @@ class Stream(Inspection):
         return {
             **{name: self.__dict__[name] for name in kept},
             "_state": self.state_dict(),
-            "_branch": self._puller.branch,
+            "_wish": {"force": self._puller.force, "branch": self._puller.branch},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        position, branch = state.pop("_state"), state.pop("_branch")
+        position, wish = state.pop("_state"), state.pop("_wish")
         self.__dict__.update(state)
         self._restart()
-        self.load_state_dict(position, branch=branch)
-
-
-class _Epoch(Iterator[Any]):
-    """One iterator over (the rest of) one epoch."""
-
-    def __init__(self, stream: Stream, puller: Puller) -> None:
-        self._stream = stream  # else `for batch in client.stream(...)` would lose it, and its connection, at once
-        self._puller: Puller | None = puller
-        self._replaced = False
-
-    def end(self) -> None:
-        """Another iterator begins: this one has nothing more to give."""
-        self._replaced = self._puller is not None
-        self._puller = None
-
-    def __next__(self) -> Any:
-        if self._puller is None:
-            if self._replaced:
-                raise PenstockError(
-                    "this iterator has ended: the stream was iterated anew, reset or moved meanwhile; "
-                    "a stream has one live iterator at a time"
-                )
-            raise StopIteration
-        step = self._puller.next()
-        if isinstance(step, pb.EpochEnd):
-            self._puller = None
-            raise StopIteration
-        return step
+        self.load_state_dict(position, **wish)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, get_args
 
+from penstock.arguments import flag, mapping, number, text, texts, whole, whole_or_none
 from penstock.errors import InvalidRequest
 from penstock.on_error import OnError
 from penstock.tensor_pool import TensorPool
@@ -49,25 +50,31 @@ class Order:
     split: str = "train"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.datasets, str | Mapping):
+            _keep(self, {"datasets": texts("dataset", self.datasets)})
         if not self.sources():
             raise InvalidRequest("a stream needs at least one dataset; none was named")
-        if self.seed is not None and not 0 <= self.seed < 1 << 64:
-            raise InvalidRequest(f"seed={self.seed}: must be an integer from 0 to 2**64 - 1, or None")
+        checked: dict[str, Any] = {
+            "seed": whole_or_none("seed", self.seed, most=(1 << 64) - 1),
+            "split": text("split", self.split),
+            **{name: flag(name, getattr(self, name)) for name in ("shuffle", "reshuffle")},
+            **{name: whole_or_none(name, getattr(self, name), 1) for name in ("pool_rows", "pool_bytes", "epoch_rows")},
+        }
+        if self.refill_below is not None:
+            checked["refill_below"] = number("refill_below", self.refill_below)
+        _keep(self, checked)
         _one_of("start", self.start, get_args(Start))
         _one_of("until", self.until, get_args(Until))
         _one_of("weight_by", self.weight_by, get_args(WeightBy))
-        for name in ("pool_rows", "pool_bytes", "epoch_rows"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InvalidRequest(f"{name}={value}: must be at least 1")
 
     def sources(self) -> list[tuple[str, float | None]]:
         """(name, weight or None), in the order given."""
         if isinstance(self.datasets, str):
             return [(self.datasets, None)]
+        names = texts("dataset", self.datasets)
         if isinstance(self.datasets, Mapping):
-            return [(name, float(weight)) for name, weight in self.datasets.items()]
-        return [(name, None) for name in self.datasets]
+            return [(name, number(f"weight of {name!r}", self.datasets[name])) for name in names]
+        return [(name, None) for name in names]
 
     def message(self) -> pb.StreamSpec:
         return pb.StreamSpec(
@@ -103,12 +110,16 @@ class Share:
 
     def __post_init__(self) -> None:
         _one_of("last", self.last, get_args(Last))
-        if isinstance(self.columns, str):
-            raise InvalidRequest(f"columns={self.columns!r}: must be a list of names, as in columns=[{self.columns!r}]")
+        checked: dict[str, Any] = {
+            "replica": whole("replica", self.replica),
+            "row_ids": flag("row_ids", self.row_ids),
+            "target_rows_per_s": number("target_rows_per_s", self.target_rows_per_s),
+        }
+        if self.columns is not None:
+            checked["columns"] = texts("columns", self.columns)
+        _keep(self, checked)
         if self.columns is not None and not self.columns:
             raise InvalidRequest("columns=[]: no column would be left; name some, or leave it out to get all")
-        if self.replica < 0:
-            raise InvalidRequest(f"replica={self.replica}: must be 0 or more")
         if self.target_rows_per_s < 0:
             raise InvalidRequest(f"target_rows_per_s={self.target_rows_per_s}: must be 0 (none) or more")
 
@@ -138,7 +149,7 @@ def global_batch(batch_size: int | None, global_batch_size: int | None, world: W
     """Rows of one step over all ranks, of whichever of the two sizes was given.
 
     Raises:
-        InvalidRequest: both or none given, below 1, or not divisible by the world size.
+        InvalidRequest: both or none given, no integer, below 1, or not divisible by the world size.
     """
     if (batch_size is None) == (global_batch_size is None):
         raise InvalidRequest(
@@ -146,12 +157,8 @@ def global_batch(batch_size: int | None, global_batch_size: int | None, world: W
             "(rows per rank, or rows over all ranks)"
         )
     if batch_size is not None:
-        if batch_size < 1:
-            raise InvalidRequest(f"batch_size={batch_size}: must be at least 1")
-        return batch_size * world.world_size
-    assert global_batch_size is not None  # noqa: S101 - exactly one was given
-    if global_batch_size < 1:
-        raise InvalidRequest(f"global_batch_size={global_batch_size}: must be at least 1")
+        return whole("batch_size", batch_size, 1) * world.world_size
+    global_batch_size = whole("global_batch_size", global_batch_size, 1)
     if global_batch_size % world.world_size:
         below = global_batch_size // world.world_size * world.world_size
         near = [n for n in (below, below + world.world_size) if n]
@@ -196,20 +203,38 @@ class Delivery:
                 f"compression={self.compression!r}: this pyarrow was built without it; take 'auto' or 'none'"
             )
         _one_of("nulls", self.nulls, get_args(Nulls))
+        self._check_types()
         if self.reconnect_timeout < 0:
             raise InvalidRequest(f"reconnect_timeout={self.reconnect_timeout}: must be 0 or more seconds")
         if self.max_rows_per_s is not None and self.max_rows_per_s <= 0:
             raise InvalidRequest(f"max_rows_per_s={self.max_rows_per_s}: must be more than 0, or None")
-        if self.prefetch < 1 or self.prefetch_bytes < 1:
-            raise InvalidRequest(
-                f"prefetch={self.prefetch}, prefetch_bytes={self.prefetch_bytes}: both must be at least 1"
-            )
         if self.unified_memory is not None and self.output != "mlx":
             raise InvalidRequest(f"unified_memory is for output='mlx', not output={self.output!r}")
         if (self.pin_memory or self.device is not None) and self.output != "torch":
             raise InvalidRequest(f"pin_memory and device are for output='torch', not output={self.output!r}")
         if self.device is not None:
             load_device().check_device(self.device)
+
+    def _check_types(self) -> None:
+        checked: dict[str, Any] = {
+            **{name: whole(name, getattr(self, name), 1) for name in ("prefetch", "prefetch_bytes")},
+            **{name: flag(name, getattr(self, name)) for name in ("pin_memory", "ragged")},
+            **{name: mapping(name, getattr(self, name)) for name in ("fill", "sparse")},
+            "reconnect_timeout": number("reconnect_timeout", self.reconnect_timeout),
+        }
+        if self.max_rows_per_s is not None:
+            checked["max_rows_per_s"] = number("max_rows_per_s", self.max_rows_per_s)
+        if self.unified_memory is not None:
+            checked["unified_memory"] = flag("unified_memory", self.unified_memory)
+        if self.tensor_pool is not None and not isinstance(self.tensor_pool, TensorPool):
+            raise InvalidRequest(f"tensor_pool={self.tensor_pool!r}: must be a penstock.TensorPool, or None")
+        _keep(self, checked)
+
+
+def _keep(options: object, checked: Mapping[str, Any]) -> None:
+    """Put checked values into a frozen object that is being made."""
+    for name, value in checked.items():
+        object.__setattr__(options, name, value)
 
 
 def _one_of(name: str, value: object, allowed: Sequence[str]) -> None:

@@ -18,14 +18,17 @@ class Waiting:
     def __init__(self, link: Link, clock: Clock, max_rows_per_s: float | None) -> None:
         self._link, self._clock = link, clock
         self._rows_per_s = max_rows_per_s
-        self._rows = 0  # that were ready when the server last said so
+        self._rows = 0  # the most that were ready since rows came last, over all connections
         self._told = 0.0  # when the log last said what we wait for
         self._due = 0.0  # when the next step may be handed out, where that is paced
 
     def filling(self, filling: pb.Filling) -> bool:
-        """The server makes rows. Does it get on?"""
+        """The server makes rows. Are we closer to them than ever?
+
+        One that fails and begins again where it was is not: else it would be tried for ever.
+        """
         gets_on = filling.rows > self._rows
-        self._rows = filling.rows
+        self._rows = max(self._rows, filling.rows)
         now = self._link.now()
         if now - self._told > _TELL_EVERY:
             self._told = now
@@ -33,7 +36,7 @@ class Waiting:
         return gets_on
 
     def over(self) -> None:
-        """Rows came."""
+        """Rows came, or others are waited for."""
         self._rows = 0
 
     def pace(self) -> float:

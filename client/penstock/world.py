@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from penstock.arguments import text, whole
 from penstock.errors import InvalidRequest
 
 Env = Mapping[str, str]
@@ -21,6 +22,7 @@ Env = Mapping[str, str]
 # SLURM numbers steps that nobody started with srun from the top of 32 bits down: batch script, extern, interactive.
 _FIRST_SPECIAL_STEP: Final = 0xFFFFFFF0
 _jobs: dict[int, str] = {}  # of each process
+_ANY: Final = -(1 << 63)  # what it must be is said together
 FRESH: Final = "fresh: no launcher found"  # origin of a job that is this process alone
 _LOOPBACK: Final = ("127.", "localhost", "::1", "[::1]")
 
@@ -70,7 +72,7 @@ def detect_world(rank: int | None = None, world_size: int | None = None, env: En
     if rank is not None or world_size is not None:
         if rank is None or world_size is None:
             raise InvalidRequest(f"rank={rank}, world_size={world_size} (arguments): give both, or neither")
-        return World(rank, world_size, "arguments")
+        return World(whole("rank", rank, _ANY), whole("world_size", world_size, _ANY), "arguments")
     env = os.environ if env is None else env
     for detect in (_from_torch, _from_torchrun, _from_open_mpi, _from_pmi, _from_mlx, _from_slurm):
         found = detect(env)
@@ -89,7 +91,7 @@ def detect_job(explicit: str | None = None, env: Env | None = None) -> Job:
         InvalidRequest: the argument is empty.
     """
     if explicit is not None:
-        if not explicit:
+        if not text("job", explicit):
             raise InvalidRequest("job='': must not be empty; leave it out to have it detected")
         return Job(explicit, "argument")
     env = os.environ if env is None else env

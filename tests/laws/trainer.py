@@ -73,7 +73,7 @@ class Trainer:
         self.stream = Stream(link, order, share, delivery, Job(job, "drawn"), "s")
         if at is not START:
             self.stream.load_state_dict(json.loads(at.state))
-        self._loaded = at is not START
+        self._loaded = at is not START  # and nothing was taken since
         self._iterator: Iterator[Any] | None = None
 
     # -- what a training script does ----------------------------------------------------------------------------
@@ -82,7 +82,6 @@ class Trainer:
         """Go on in the loop for some steps, or until the epoch ends; False if the server was not to be had."""
         if self._iterator is None:
             self._iterator = self.stream.resume() if self.at.step and not self._loaded else iter(self.stream)
-            self._loaded = False
         for _ in range(steps):
             try:
                 batch = next(self._iterator)
@@ -98,7 +97,6 @@ class Trainer:
     def get_batch(self, rows: int | None) -> bool:
         """One step, into the next epoch where one ends; of another size if `rows` (of this rank) says so."""
         self._leave_loop()
-        self._loaded = False
         self.batch = self.share.global_batch if rows is None else rows * self.share.world.world_size
         try:
             batch = self.stream.get_batch(rows)
@@ -113,7 +111,6 @@ class Trainer:
     def begin_again(self) -> None:
         """Leave the loop, and iterate anew: the same epoch from its start, or the next one if all steps were had."""
         self._leave_loop()
-        loaded, self._loaded = self._loaded, False
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             try:
@@ -122,7 +119,7 @@ class Trainer:
                 self._skip_told_end()
                 return
         self.batch = self.share.global_batch
-        if loaded or not self.at.step:
+        if self._loaded or not self.at.step:
             assert not said
         elif said:
             assert f"left at step {self.at.step}" in str(said[0].message)
@@ -178,14 +175,14 @@ class Trainer:
             assert batch["valid"].tolist() == [i < must.valid for i in range(len(rows))]
         if self.share.row_ids:
             assert (batch.metadata.source * 10_000 + batch.metadata.ids).tolist() == rows
-        self.began = True
+        self.began, self._loaded = True, False
         self.received.append((self.at, self.batch, data))
         self.at = Position(self.at.epoch, self.at.taken + must.taken, self.at.step + 1)
         assert self.stream.epoch == self.at.epoch
 
     def _end_epoch(self) -> None:
         self.at = Position(self.at.epoch + 1, 0, 0)
-        self._iterator = None
+        self._iterator, self._loaded = None, False
         self.batch = self.share.global_batch
 
     def _skip_told_end(self) -> None:

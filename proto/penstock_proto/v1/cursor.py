@@ -103,8 +103,17 @@ class Cursor:
             left, before = left - of_segment, 0
         raise ValueError(f"{units} units are not in a bundle of {sum(s[1] for s in spans)}")
 
+    def start_of(self, epoch: int) -> Self:
+        """Before the first step of an epoch of the same order."""
+        return replace(self, epoch=epoch, segment=0, taken=0, step=0, digest=0)
+
     def next_epoch(self) -> Self:
-        return replace(self, epoch=self.epoch + 1, segment=0, taken=0, step=0, digest=0)
+        return self.start_of(self.epoch + 1)
+
+    def same_order(self, other: Self) -> bool:
+        """Is the other one a position in the same order of the same run?"""
+        mine, its = ((at.seed, at.plan, at.run.get("id")) for at in (self, other))
+        return mine == its
 
 
 def _object(value: object) -> Mapping[str, Any]:
