@@ -108,9 +108,9 @@ def test_filters_that_leave_nothing_say_so(serve: Serve, tmp_path: Path) -> None
         stream = client.stream("rows", batch_size=20, output="numpy", rows=[{"filter": "id < 0"}])
         with pytest.raises(penstock.InvalidRequest, match=r"all of them are left out by filters$"):
             stream.get_batch()
-        # Where there is no filter, none is blamed.
+        # Where every row is a bad one, no filter is blamed.
         client.register("large", str(datafiles.parquet(tmp_path / "large", 1, 100, first=1000)))
-        rows = [{"cast": {"id": "int8"}}]
+        rows: list[dict[str, object]] = [{"cast": {"id": "int8"}}, {"filter": "id > 0"}]
         stream = client.stream("large", batch_size=20, output="numpy", rows=rows, on_error="skip")
         with pytest.raises(
             penstock.InvalidRequest, match=r"all of them are left out by on_error='skip' \(100 bad rows"

@@ -136,6 +136,40 @@ def test_a_module_that_cannot_be_imported_is_named_with_the_reason(
         steps.apply(value(3), where)
 
 
+NUMBERS = st.one_of(
+    st.tuples(
+        st.sampled_from(["int8", "int64", "uint8", "uint64", "float32", "string"]),
+        st.just(pa.float64()),
+        st.lists(st.none() | st.floats() | st.integers(-300, 300).map(float) | st.integers(-(2**65), 2**65).map(float)),
+    ),
+    st.tuples(
+        st.sampled_from(["int8", "int16", "int32", "uint8", "uint16", "uint64", "float32", "bool", "string"]),
+        st.just(pa.int64()),
+        st.lists(st.none() | st.integers(-300, 300) | st.integers(-(2**63), 2**63 - 1)),
+    ),
+    st.tuples(
+        st.sampled_from(["int8", "int64", "uint8", "float64"]),
+        st.just(pa.uint64()),
+        st.lists(st.none() | st.integers(0, 300) | st.integers(0, 2**64 - 1)),
+    ),
+)
+
+
+@given(NUMBERS)
+def test_which_values_do_not_fit_is_what_a_cast_of_each_alone_says(drawn: tuple[str, pa.DataType, list[Any]]) -> None:
+    kind, given_type, values = drawn
+    column = pa.array(values, given_type)
+    wanted = {}
+    for row in range(len(column)):
+        try:
+            column.slice(row, 1).cast(kind)
+        except pa.ArrowInvalid as error:
+            wanted[row] = f"cast: {str(error).splitlines()[0]}"
+    batch = pa.record_batch({"v": column})
+    done = chain({"cast": {"v": kind}}).apply(ChunkValue(batch.num_rows, batch), where)
+    assert {e.row: e.reason for e in done.errors} == wanted
+
+
 def test_python_functions_add_columns_and_leave_rows_out() -> None:
     steps = chain(
         {"python": f"{MODULE}:keep_even"}, {"python": {"function": f"{MODULE}:double", "columns": {"twice": "int32"}}}

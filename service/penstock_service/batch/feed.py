@@ -151,7 +151,8 @@ class StepFeed:
         if self._policy is None:
             return ""
         bad = f"on_error={self._policy.on_error!r} ({self._walk.skipped} bad rows; `penstock bad-rows` lists them)"
-        causes = [*self._policy.others(), *([bad] if self._walk.skipped else [])]
+        others = self._policy.others() if self._walk.skipped < self._segments.rows(self._walk.epoch) else ()
+        causes = [*others, *([bad] if self._walk.skipped else [])]
         return f" by {' and by '.join(causes)}" if causes else ""
 
     def _lost(self, fault: ServiceError, head: Sequence[Segment] = ()) -> ServiceError:

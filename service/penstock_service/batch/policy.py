@@ -98,7 +98,7 @@ class Applied:
             which = np.flatnonzero(~np.isin(base.bad.chunk, chunks))
             made = await self._made(kind, base, which) if len(which) else base
             if kind == "skip" and len(which):
-                made = replace(made, left_out=np.union1d(cut, as_built(made.left_out, cut)))
+                made = replace(made, left_out=_with(cut, as_built(made.left_out, cut)))
             built.kin[kind] = made
         return made
 
@@ -113,7 +113,7 @@ class Applied:
         """
         cut, chunks = self._cut(built, self._cuts(cursor.epoch, built.number, int(cursor.run.get("n", 0))))
         if leaves_out(cursor.on_error):
-            cut = np.union1d(cut, built.bad.unit[~np.isin(built.bad.chunk, chunks)])
+            cut = _with(cut, built.bad.unit[~np.isin(built.bad.chunk, chunks)])
         return unit_of(cursor, built, cut)
 
     def _cut(self, built: Segment, cuts: Sequence[Cut]) -> tuple[I64, I64]:
@@ -159,9 +159,15 @@ class Applied:
     def _nothing_good(self, one: BadUnits) -> DataError:
         ((where, reason),) = one.reasons(self._segments.by_source)
         return DataError(
-            f"no row of its shard is good, so that none can stand for it ({where}: {reason}). Declare a placeholder, "
-            "on_error={'substitute': {column: value, ...}}, or leave bad rows out with on_error='skip' or 'quarantine'"
+            f"no row of its shard is good, so that none can stand for it ({where}: {reason.removesuffix('.')}). "
+            "Declare a placeholder, on_error={'substitute': {column: value, ...}}, or leave bad rows out with "
+            "on_error='skip' or 'quarantine'"
         )
+
+
+def _with(units: I64, others: I64) -> I64:
+    """Both, of which none are the same, ascending. `union1d` took half a second of a million."""
+    return np.sort(np.concatenate([units, others]))
 
 
 def without(segment: Segment, units: I64) -> Segment:

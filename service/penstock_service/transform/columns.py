@@ -6,11 +6,12 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from penstock_service.core.chunk import TOLD, cut
 from penstock_service.core.errors import InvalidRequest
 from penstock_service.core.hashing import short_hash
-from penstock_service.transform.step import Done, Failed
+from penstock_service.transform.step import Done, Failed, Mask
 from penstock_service.transform.types import type_named
 
 
@@ -85,15 +86,45 @@ class Cast:
         reasons: dict[int, str] = {}
         for column, field in zip(batch.columns, after, strict=True):
             if column.type != field.type:
-                bad = _Bad([], [])
-                _find_bad(column, field.type, 0, bad)
-                kept[bad.rows] = False
-                for row, reason in zip(bad.rows, bad.reasons, strict=False):  # the first column that fails says why
-                    reasons.setdefault(row, reason)
+                for row, reason in _bad_values(column, field.type, kept).items():
+                    reasons.setdefault(row, reason)  # the first column that fails says why
         failed = tuple(Failed(row, reasons[row]) for row in sorted(reasons))
         untold = ~kept
         untold[list(reasons)] = False
         return Done(self._cast(batch.filter(pa.array(kept)), after), kept, failed, np.flatnonzero(untold))
+
+
+def _bad_values(column: pa.Array, kind: pa.DataType, kept: Mask) -> dict[int, str]:
+    """Marks in `kept` [rows] which values do not cast; gives the reasons of the first of them, by row."""
+    sure = _surely_bad(column, kind)
+    told = _Bad([], [])
+    for row in np.flatnonzero(sure)[:TOLD].tolist():
+        _find_bad(column.slice(row, 1), kind, row, told)
+    bad, others = _Bad([], []), np.flatnonzero(~sure)
+    _find_bad(column.filter(pa.array(~sure)) if sure.any() else column, kind, 0, bad)
+    found = others[bad.rows]
+    kept[sure] = kept[found] = False
+    return dict(zip(told.rows, told.reasons, strict=True)) | dict(zip(found.tolist(), bad.reasons, strict=False))
+
+
+def _surely_bad(column: pa.Array, kind: pa.DataType) -> Mask:
+    """Numbers that no safe cast makes whole numbers of that range, at once; others may be bad as well."""
+    given, t = column.type, pa.types
+    if t.is_integer(kind) and (t.is_float32(given) or t.is_float64(given)):
+        wrong = pc.not_equal(pc.trunc(column), column)
+    elif t.is_integer(kind) and t.is_integer(given):
+        (least, most), (low, high) = _range(kind), _range(given)
+        below = pc.less(column, pa.scalar(max(least, low), given))
+        wrong = pc.or_(below, pc.greater(column, pa.scalar(min(most, high), given)))
+    else:
+        return np.zeros(len(column), np.bool_)
+    return np.asarray(wrong.fill_null(False).to_numpy(zero_copy_only=False), np.bool_)
+
+
+def _range(kind: pa.DataType) -> tuple[int, int]:
+    if pa.types.is_signed_integer(kind):
+        return -(2 ** (kind.bit_width - 1)), 2 ** (kind.bit_width - 1) - 1
+    return 0, 2**kind.bit_width - 1
 
 
 class _Bad(NamedTuple):
