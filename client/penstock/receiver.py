@@ -113,6 +113,7 @@ class Receiver:
         self._call: Any = None
         self._thread: threading.Thread | None = None
         self._closed = False
+        self._taken = 0  # messages since Opened
         self._slots: Slots | None = None
         self._socket: PayloadSocket | None = None
         self._avoided = avoided or Avoided()
@@ -206,6 +207,7 @@ class Receiver:
 
     def _take(self, message: bytes) -> bool:
         """Take one message off the wire; False when nothing follows it."""
+        self._taken += 1
         if self._header is not None and self._assembly is not None:
             self._take_frame(self._header, self._assembly, message)
             return True
@@ -228,7 +230,10 @@ class Receiver:
     def _take_frame(self, header: pb.Bundle, assembly: Assembly, message: bytes) -> None:
         if not frames.is_frame(message):
             raise ServerUnavailable(f"messages from {self._target} were lost: another one came within a bundle")
-        assembly.add(message)
+        try:
+            assembly.add(message)
+        except frames.BadFrame as error:
+            raise ServerUnavailable(f"messages from {self._target} were lost: {error}") from error
         self.wire_bytes += len(message)
         if assembly.whole:
             self._header, self._assembly = None, None  # its memory is the user's now
@@ -251,6 +256,7 @@ class Receiver:
             self._put(self.fenced)
             return False
         if kind == "opened":
+            self._taken = 0
             self._take_offer(message.opened)
             self.compression = message.opened.compression
             self._put(message.opened)
@@ -262,7 +268,10 @@ class Receiver:
             self.compression = message.compression
         elif kind == "journal":
             self.journal = message.journal
-        return True  # a heartbeat, or something newer than this client: nothing to do
+        elif kind == "heartbeat" and message.heartbeat.sent >= self._taken:
+            lost = message.heartbeat.sent - self._taken + 1
+            raise ServerUnavailable(f"{lost} messages from {self._target} were lost")
+        return True  # something newer than this client may come: nothing to do
 
     def _take_offer(self, opened: pb.Opened) -> None:
         self._slots, self._socket, proof = take(opened, self._target, self._avoided, self._note_heard)

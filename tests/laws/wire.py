@@ -115,13 +115,9 @@ class Call:
             self.socket.lose(lose)
 
     def swallow(self, which: int) -> None:
-        """One message of a bundle is lost and nobody notices, as long as another bundle follows: what gRPC does where
-        the process forks while it reads."""
-        heads = [i for i, message in enumerate(self.under_way) if _begins_bundle(message)]
-        if heads and heads[-1]:
-            of_bundles = [i for i in range(heads[-1]) if i in heads or frames.is_frame(self.under_way[i])]
-            if of_bundles:
-                del self.under_way[of_bundles[which % len(of_bundles)]]
+        """A message on its way is lost, and neither end hears of it: what gRPC does where a process forks."""
+        if self.under_way:
+            del self.under_way[which % len(self.under_way)]
 
     def stop_server(self) -> None:
         if self.task is not None:
@@ -131,10 +127,6 @@ class Call:
         if self.lost is None:
             self.lost = why
             self.changed.set()
-
-
-def _begins_bundle(message: bytes) -> bool:
-    return not frames.is_frame(message) and pb.ServerMessage.FromString(message).HasField("bundle")
 
 
 @dataclass

@@ -193,10 +193,12 @@ class Position(_message.Message):
     def __init__(self, epoch: _Optional[int] = ..., step: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("at",)
+    __slots__ = ("at", "sent")
     AT_FIELD_NUMBER: _ClassVar[int]
+    SENT_FIELD_NUMBER: _ClassVar[int]
     at: Position
-    def __init__(self, at: _Optional[_Union[Position, _Mapping]] = ...) -> None: ...
+    sent: int
+    def __init__(self, at: _Optional[_Union[Position, _Mapping]] = ..., sent: _Optional[int] = ...) -> None: ...
 
 class Started(_message.Message):
     __slots__ = ("start",)

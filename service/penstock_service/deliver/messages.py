@@ -85,8 +85,9 @@ def compression(how: Decision) -> bytes:
     return _bytes(pb.ServerMessage(compression=_compression(how)))
 
 
-def heartbeat() -> bytes:
-    return _bytes(pb.ServerMessage(heartbeat=pb.Heartbeat()))
+def heartbeat(sent: int) -> bytes:
+    """`sent`: messages since Opened."""
+    return _bytes(pb.ServerMessage(heartbeat=pb.Heartbeat(sent=sent)))
 
 
 def error(problem: ServiceError) -> bytes:

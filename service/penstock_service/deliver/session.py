@@ -100,9 +100,10 @@ class Session:
         self._ledger = ledger
         self._limits = limits
         self._totals = totals
-        self._write = write
+        self._put = write
+        self._written = 0  # messages
         self._bodies = bodies or Bodies()
-        self._wire = wire_of(GrpcMessages(write), limits.frame_bytes, compression)
+        self._wire = wire_of(GrpcMessages(self._write), limits.frame_bytes, compression)
         self._credit_came = asyncio.Event()
         self._last_word: bytes | None = None  # what the client is told after the bundle in hand
         self.must_go = asyncio.Event()  # set when the session ends whether the client listens or not
@@ -292,7 +293,7 @@ class Session:
                 async with asyncio.timeout(HEARTBEAT_EVERY):
                     await self._credit_came.wait()
             except TimeoutError:
-                await self._write(messages.heartbeat())
+                await self._write(messages.heartbeat(self._written))
             await self._tell_news()
         self._note_wait("credit", time.monotonic() - started)
         return enough()
@@ -313,6 +314,10 @@ class Session:
                 _log.info("session %s: compression %s: %s", self.who.session, *decision)
                 await self._write(messages.compression(decision))
         self._count(bundle, over, time.monotonic() - started)
+
+    async def _write(self, message: bytes) -> None:
+        self._written += 1
+        await self._put(message)
 
     async def _tell_news(self) -> None:
         """Rows that a change of the journal made different must not reach a client that has not heard of it."""
