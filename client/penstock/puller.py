@@ -254,7 +254,7 @@ class Puller:
                 try:
                     return self._take(item, self._link.now() - since)
                 except ServerUnavailable as lost:
-                    item = lost
+                    item = lost.with_traceback(None)  # else it keeps this frame, and the frame keeps it and us
             self._drop_receiver()
             self._standing.failed(item)
         except BaseException:

@@ -193,6 +193,8 @@ class Receiver:
             self._put(_of_status(error, self._target))
         except PenstockError as error:
             self._put(error)
+        except frames.BadFrame as error:  # of another bundle, whose head did not come
+            self._put(ServerUnavailable(f"messages from {self._target} were lost: {error}"))
         except Exception as error:  # noqa: BLE001 - whatever it is, who waits must hear of it and not wait for ever
             self._put(ServerError(f"{self._target} sent what cannot be read: {error!r}"))
         finally:
@@ -230,10 +232,7 @@ class Receiver:
     def _take_frame(self, header: pb.Bundle, assembly: Assembly, message: bytes) -> None:
         if not frames.is_frame(message):
             raise ServerUnavailable(f"messages from {self._target} were lost: another one came within a bundle")
-        try:
-            assembly.add(message)
-        except frames.BadFrame as error:
-            raise ServerUnavailable(f"messages from {self._target} were lost: {error}") from error
+        assembly.add(message)
         self.wire_bytes += len(message)
         if assembly.whole:
             self._header, self._assembly = None, None  # its memory is the user's now

@@ -41,6 +41,10 @@ class Backoff:
         self.sleep(min(left, at_least + wait))
         return True
 
+    def leave_out(self, seconds: float) -> None:
+        """So many were no waiting: the other side was there."""
+        self._began += seconds
+
     @property
     def seconds(self) -> float:
         return self.now() - self._began

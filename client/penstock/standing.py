@@ -26,6 +26,7 @@ class Standing:
         self._link, self._who, self._clock = link, who, clock
         self._timeout = reconnect_timeout
         self._backoff: Backoff | None = None
+        self._there_since: float | None = None  # the server, in this connection
         self._agreed = False  # a session was opened from `start`
         self._let_in = -1  # the process in which a session was opened
         self._fenced: Fenced | None = None
@@ -57,6 +58,7 @@ class Standing:
                 "connected to %s (%s) over %s (%s): plan %s",
                 *(self._link.target, opened.server, opened.transport, opened.transport_reason, opened.plan),
             )
+        self._there_since = self._link.now()
         self._let_in = os.getpid()
         self._agreed = self.start is not None
         self.connected = self._link.answered = True
@@ -74,8 +76,11 @@ class Standing:
         disagree = isinstance(error, RanksDisagree)
         if disagree:
             self._let_in = -1  # judged anew
+        since, self._there_since = self._there_since, None
         if self._backoff is None:
             self._backoff = self._first_failure(error, disagree)
+        elif since is not None:  # reached, and lost again before a step came
+            self._backoff.leave_out(self._link.now() - since)
         if not self._backoff.pause(error.retry_after if isinstance(error, ServerDraining) else 0.0):
             raise self._given_up(self._backoff, error, disagree)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from penstock.blocks import U8
 from penstock.unpacking import FromSocket
+from penstock_proto.v1.frames import BadFrame
 from penstock_service.deliver.carriers import Parts
 from penstock_service.deliver.payload import Broken
 
@@ -65,7 +66,7 @@ class MemorySocket:
         self.connected, self.call = True, call
 
     def has_come(self, size: int) -> bool:
-        """Is a body of `size` bytes there?"""
+        """Is a body of `size` bytes there, or another one in its place?"""
         self._arrived += self._under_way
         self._under_way.clear()
         self._room.set()
@@ -73,6 +74,8 @@ class MemorySocket:
             self._read(np.empty(size, np.uint8))
         except EOFError:
             return False
+        except BadFrame:
+            return True
         return True
 
     def receive(self, memory: U8) -> int:

@@ -63,7 +63,24 @@ def test_a_server_that_fails_at_the_same_place_again_and_again_is_given_up(loop:
 
     with stream(loop, script) as given, pytest.raises(ResourceExhausted, match="gave up after"):
         given.get_batch()
-    assert RECONNECT <= loop.time() < 2 * RECONNECT
+    assert RECONNECT <= loop.time() < 10 * RECONNECT  # three quarters of it the server was there
+
+
+def test_a_server_that_was_reached_and_went_silent_is_tried_as_long_again(loop: VirtualLoop) -> None:
+    """A cut; then twice a connection on which nothing comes, each noticed after 40 s: 80 of the 60 there are."""
+
+    def script(session: int) -> tuple[list[int], str]:
+        if session > 3:
+            return [], "Internal"
+        call = network.calls[-1]
+        loop.call_later(0.5, call.cut if session == 1 else call.half_open, 0)
+        return [10, 10, 10], "ResourceExhausted"
+
+    with stream(loop, script) as given:
+        network = given._link.network  # type: ignore[attr-defined]
+        with pytest.raises(ServerError):
+            given.get_batch()
+    assert loop.time() > 80
 
 
 def test_a_server_that_fails_once_in_a_while_and_gets_on_is_not_given_up(loop: VirtualLoop) -> None:

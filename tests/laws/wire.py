@@ -108,6 +108,7 @@ class Call:
         for _ in range(min(lose, len(self.under_way))):
             self.under_way.pop()
         self.silent = True
+        self.network.silent_until = self.network.loop.time() + KEEPALIVE
         self.network.loop.call_later(KEEPALIVE, self.cut, 0)
 
     def break_socket(self, lose: int) -> None:
@@ -140,6 +141,7 @@ class Network:
     interrupt_after: int | None = None  # items until Ctrl-C is pressed
     port: MemoryPort | None = None  # of payload, as long as the server lives
     wall: bool = False  # clients cannot reach that port
+    silent_until = 0.0  # some call is
     to_come: list[tuple[int, Callable[[], None]]] = field(default_factory=list)  # faults, and after how many items
 
     def item_asked(self) -> None:
@@ -231,8 +233,8 @@ class MemoryReceiver(Receiver):
             try:
                 if not self._take(self.call.take()):
                     return
-            except PenstockError as error:  # what their reading thread does with one
-                self._put(error)
+            except (PenstockError, frames.BadFrame) as error:  # what their reading thread does with one
+                self._put(error if isinstance(error, PenstockError) else ServerUnavailable(str(error)))
                 return
         if self.call.lost is not None:
             self._put(ServerUnavailable(self.call.lost))
