@@ -140,7 +140,7 @@ def test_a_trainer_that_counts_its_steps_goes_on_behind_a_skipped_end(client: pe
         ((range(4, 10, 2),), r"must be a range of steps from 0 on, one after the other"),
         ((range(9, 9),), r"skip\(range\(9, 9\), epoch=0\): must be"),
         (([5, 6],), r"skip\(\[5, 6\], epoch=0\): must be"),
-        ((range(5, 6), -1), r"epoch=-1\): must be"),
+        ((range(5, 6), -1), r"epoch=-1: must be"),
     ],
 )
 def test_what_cannot_be_skipped_is_refused_with_the_reason(

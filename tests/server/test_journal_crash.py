@@ -84,7 +84,9 @@ def test_a_journal_that_cannot_be_written_changes_nothing(
         with sqlite3.connect(server.folder / "state" / "journal.sqlite") as db:
             db.execute("DROP TABLE entries")
         db.close()
-        with pytest.raises(penstock.ServerUnavailable, match=r"journal .* could not be written .*nothing has changed"):
+        with pytest.raises(
+            penstock.ServerUnavailable, match=r"journal\.sqlite could not be written .*nothing has changed"
+        ):
             stream.set_mixture(NEW)
         got += rest(stream)
         assert run_of(stream.state_dict())["n"] == 0

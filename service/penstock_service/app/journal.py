@@ -97,7 +97,7 @@ class Journals:
         Raises:
             Unavailable: the disk would not take them; nothing has changed.
         """
-        with self._lock, state_file(self._file, _CURE):
+        with self._lock, state_file(self._file, _CURE, writes=True):
             self._write(job, stream, journal)
 
     def _write(self, job: str, stream: str, journal: Journal) -> None:

@@ -15,8 +15,8 @@ _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 @contextmanager
-def state_file(file: Path, cure: str) -> Iterator[None]:
-    """Around what reads or writes `file`; `cure` says what to do where it is damaged.
+def state_file(file: Path, cure: str, writes: bool = False) -> Iterator[None]:
+    """Around what reads `file`, or `writes` to it; `cure` says what to do where it is damaged.
 
     Raises:
         SourceUnreadable: it is damaged, or cannot be opened.
@@ -29,7 +29,7 @@ def state_file(file: Path, cure: str) -> Iterator[None]:
     except sqlite3.Error as error:
         # Where undoing failed too, the first error is the reason.
         first = error.__context__ if isinstance(error.__context__, sqlite3.Error) else error
-        raise _said(file, first, cure) from error
+        raise _said(file, first, cure, writes) from error
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -44,11 +44,11 @@ def _code(error: sqlite3.Error) -> int:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
-def _said(file: Path, error: sqlite3.Error, cure: str) -> ServiceError:
-    if _code(error) in _NOT_WRITTEN:
-        return Unavailable(_full(file, error))
+def _said(file: Path, error: sqlite3.Error, cure: str, writes: bool) -> ServiceError:
     if is_damaged(error):
         return SourceUnreadable(f"{file} is damaged ({error}): stop the server and restore the file, or {cure}")
+    if writes or _code(error) in _NOT_WRITTEN:
+        return Unavailable(_full(file, error))
     return SourceUnreadable(f"{file} cannot be used ({error}): check the state folder, its permissions and disk")
 
 

@@ -22,6 +22,18 @@ class Carrier(Protocol):
         ...
 
 
+class Counting:
+    """Writes messages, and counts them. Of its own, for a session must not lie in a ring with what it writes to."""
+
+    def __init__(self, write: Write) -> None:
+        self._write = write
+        self.written = 0
+
+    async def __call__(self, message: bytes) -> None:
+        self.written += 1
+        await self._write(message)
+
+
 class GrpcMessages:
     """A message for each frame: its bytes are copied into it."""
 

@@ -20,7 +20,7 @@ from penstock_service.core.feed import Bundle, EpochEnd, Opening
 from penstock_service.core.holding import Holding
 from penstock_service.core.status import SessionState, SessionStatus
 from penstock_service.deliver import messages
-from penstock_service.deliver.carriers import GrpcMessages, SocketFrames, Write
+from penstock_service.deliver.carriers import Counting, GrpcMessages, SocketFrames, Write
 from penstock_service.deliver.slots import Slot
 from penstock_service.deliver.transport import NAMES, Transport
 from penstock_service.deliver.wire import Wished, wire_of
@@ -100,8 +100,7 @@ class Session:
         self._ledger = ledger
         self._limits = limits
         self._totals = totals
-        self._put = write
-        self._written = 0  # messages
+        self._write = Counting(write)
         self._bodies = bodies or Bodies()
         self._wire = wire_of(GrpcMessages(self._write), limits.frame_bytes, compression)
         self._credit_came = asyncio.Event()
@@ -293,7 +292,7 @@ class Session:
                 async with asyncio.timeout(HEARTBEAT_EVERY):
                     await self._credit_came.wait()
             except TimeoutError:
-                await self._write(messages.heartbeat(self._written))
+                await self._write(messages.heartbeat(self._write.written))
             await self._tell_news()
         self._note_wait("credit", time.monotonic() - started)
         return enough()
@@ -314,10 +313,6 @@ class Session:
                 _log.info("session %s: compression %s: %s", self.who.session, *decision)
                 await self._write(messages.compression(decision))
         self._count(bundle, over, time.monotonic() - started)
-
-    async def _write(self, message: bytes) -> None:
-        self._written += 1
-        await self._put(message)
 
     async def _tell_news(self) -> None:
         """Rows that a change of the journal made different must not reach a client that has not heard of it."""
