@@ -111,6 +111,12 @@ def read_all(server: Running, seed: int, disturb: bool) -> list[list[int]]:
     return [[row for part in step for row in part] for step in zip(*(r.steps for r in readers), strict=True)]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that has never reached its server cannot know that it is only being killed again and again."""
+    monkeypatch.setattr("penstock.standing.CONNECT_TIMEOUT", 60.0)
+
+
 @pytest.fixture(scope="module")
 def golden(data: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[list[int]]:
     with Running(tuple(map(str, data)), tmp_path_factory.mktemp("golden")) as server:
