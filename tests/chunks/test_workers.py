@@ -226,7 +226,7 @@ def test_stop_ends_processes_in_the_middle_of_a_chunk(running: Running, root: Pa
             await until(lambda: marks(root, "task") == 2)
             began = time.monotonic()
             await chunks.stop()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 30
             with pytest.raises(Unavailable):
                 await waiting
 

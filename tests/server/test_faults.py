@@ -124,7 +124,7 @@ def test_other_sessions_go_on_while_one_connection_breaks_again_and_again(
                 proxy.reset()
         assert got == whole
         assert stream.profile()["reconnects"] == 0
-        assert slowest < 5
+        assert slowest < 10
     reader.join(60)
     assert broken == whole
 
@@ -140,7 +140,7 @@ def test_patience_ends_with_a_clear_error_and_the_stream_goes_on_when_the_server
         with pytest.raises(penstock.ServerUnavailable, match=r"gave up after \d+ attempts in \d+ s"):  # noqa: PT012
             while True:
                 got += next(iterator)["id"].tolist()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 20
         assert got == whole[: len(got)]
         proxy.heal()
         assert got + [int(i) for batch in iterator for i in batch["id"]] == whole

@@ -307,7 +307,7 @@ def test_a_job_that_is_restarted_with_another_world_size_is_let_in_whatever_ling
                 trainer.ask("load", state)
             began = time.monotonic()
             second = a.step() + b.step()
-            assert time.monotonic() - began < 5
+            assert time.monotonic() - began < 15  # the stopped ones would be waited for
             assert not set(second) & {i for part in parts for i in part}
             rest = [x + y for x, y in zip(a.ask("rest"), b.ask("rest"), strict=True)]
             seen = [i for part in parts for i in part] + second + [i for step in rest for i in step]

@@ -237,7 +237,7 @@ def test_a_dropped_stream_in_a_cycle_holds_nobody_up(client: penstock.Client) ->
     began = time.monotonic()
     gc.collect()
     other.get_batch()
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("shared", [False, True])

@@ -1,7 +1,6 @@
 """What issue 3 says of sizes, at those sizes: a row 3,000,000, ten million rows, a hundred thousand shards."""
 
 import re
-import time
 from pathlib import Path
 
 import numpy as np
@@ -82,9 +81,7 @@ def test_a_manifest_of_a_million_shards_is_mapped_not_read(tmp_path: Path) -> No
     split = ScannedSplit("train", pa.schema([("x", pa.int64())]), Manifest(shards, slices), ())
     save_splits([split], {}, tmp_path / "m")
     before = pa.total_allocated_bytes()
-    began = time.perf_counter()
     loaded = load_manifest(tmp_path / "m", "train")
-    assert time.perf_counter() - began < 0.5
     assert pa.total_allocated_bytes() - before < 1 << 20
     assert (loaded.rows, loaded.chunks) == (count, 1000)
     assert loaded.locate(999_999) == ("part-999999", 0)

@@ -44,7 +44,7 @@ def test_the_first_failure_ends_the_scan_and_leaves_no_thread(tmp_path: Path) ->
     began = time.monotonic()
     with pytest.raises(DataError, match=r"a\.parquet"):
         scan(discover(str(tmp_path)), threads=3)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     assert not [t for t in threading.enumerate() if t.name.startswith("scan")]
 
 

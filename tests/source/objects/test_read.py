@@ -185,7 +185,7 @@ def test_a_server_that_is_down_is_said_with_place_and_cure_and_does_not_hang(sto
     began = time.monotonic()
     with pytest.raises(SourceUnreadable) as caught:
         discover(store.uri("data/*.csv"), down)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert store.uri("data/*.csv") in str(caught.value)
     assert "after 7 tries" in str(caught.value)
     assert "Check that the store is up and its endpoint right" in str(caught.value)
@@ -199,7 +199,7 @@ def test_a_server_that_never_answers_ends_with_the_time_out(tmp_path: Path, stor
         began = time.monotonic()
         with pytest.raises(SourceUnreadable, match="could not be read after 2 tries"):
             scan_at(uri, stores)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 15  # with the usual time-out it is 40
 
 
 def test_access_denied_says_what_is_needed_and_is_not_tried_again(tmp_path: Path, store: ObjectStore) -> None:
