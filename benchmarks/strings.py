@@ -22,7 +22,8 @@ import psutil
 import pyarrow as pa
 
 from benchmarks import harness
-from penstock_service.batch.gather import gather, plan_visit
+from penstock_service.batch.gather import gather
+from penstock_service.batch.visit import plan_visit
 
 CHUNKS, CHUNK_BYTES, BUNDLE_BYTES = 32, 16 << 20, 4 << 20
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_service.batch.gather import gather, plan_visit
+from penstock_service.batch.gather import gather
+from penstock_service.batch.visit import plan_visit
 
 N = 40
 

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_service.batch.gather import gather, gather_in_place, plan_visit
+from penstock_service.batch.gather import gather, gather_in_place
 from penstock_service.batch.layout import Layouts
+from penstock_service.batch.visit import plan_visit
 from penstock_service.core.feed import ordinary
 
 KINDS: list[Any] = [

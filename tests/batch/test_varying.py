@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_service.batch import varying
-from penstock_service.batch.gather import gather, plan_visit
+from penstock_service.batch.gather import gather
 from penstock_service.batch.varying import gather_varying, varying_bytes
+from penstock_service.batch.visit import plan_visit
 from penstock_service.batch.written import written
 from penstock_service.core.feed import U8, ordinary
 

@@ -9,11 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from penstock_service.batch.gather import Visit, gather, gather_in_place, plan_visit
+from penstock_service.batch.gather import gather, gather_in_place
 from penstock_service.batch.layout import Layouts
 from penstock_service.batch.pick import Picked
 from penstock_service.batch.policy import PLACEHOLDER
 from penstock_service.batch.portions import Portions, Rows
+from penstock_service.batch.visit import Visit, plan_visit
 from penstock_service.batch.written import written
 from penstock_service.core.errors import ResourceExhausted
 from penstock_service.core.feed import U8, Memory, ordinary

@@ -7,6 +7,7 @@ itself made, and the values are written where that one has them.
 import struct
 import weakref
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from penstock_service.batch.fixed import dense, item_bytes, item_type, items_of, rebuild
+from penstock_service.batch.spans import Columns
 from penstock_service.core.feed import U8
 
 Views = tuple[npt.NDArray[np.void], ...]
@@ -46,6 +48,8 @@ class Layouts:
         self._form: _Form | None = None
         self._known: OrderedDict[int, Layout] = OrderedDict()
         self._views: dict[int, tuple[weakref.ref[pa.RecordBatch], Views]] = {}
+        self._last: dict[int, weakref.ref[pa.RecordBatch]] = {}
+        self._columns: Columns | None = None  # of the last batches, whose memory it reads while they are there
 
     def of(self, rows: int) -> Layout | None:
         """None where a column has no fixed width, there are no rows, or Arrow's layout is not the known one."""
@@ -62,16 +66,27 @@ class Layouts:
         self._known.move_to_end(rows)
         return layout
 
-    def items(self, batch: pa.RecordBatch, columns: int) -> Views:
-        """The values of the first columns of the schema as NumPy items; empty where one of them holds nulls.
+    def columns(self, batches: Mapping[int, pa.RecordBatch], count: int) -> Columns | None:
+        """The first `count` columns of the schema in `batches`; None where one of them holds nulls.
 
-        Finding them takes longer than copying a few rows: they are kept until the batch is gone.
+        Finding them takes longer than copying a few rows: they are kept, of each batch until it is gone, and together
+        until other batches are asked for.
         """
+        last = self._last
+        if last.keys() == batches.keys() and all(of() is batches[number] for number, of in last.items()):
+            return self._columns
+        views = {number: self._items(batch, count) for number, batch in batches.items()}
+        self._columns = Columns(views) if all(views.values()) else None
+        self._last = {number: weakref.ref(batch) for number, batch in batches.items()}
+        return self._columns
+
+    def _items(self, batch: pa.RecordBatch, count: int) -> Views:
+        """The values as NumPy items; empty where one of them holds nulls."""
         key = id(batch)
         known = self._views.get(key)
         if known is not None and known[0]() is batch:
             return known[1]
-        found = [batch.column(name) for name in self.schema.names[:columns]]
+        found = [batch.column(name) for name in self.schema.names[:count]]
         views: Views = ()
         if all(map(dense, found)):
             views = tuple(items_of(a, w, item_type(w)) for a, w in zip(found, self.widths, strict=False))

@@ -12,7 +12,8 @@ from typing import Final, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from penstock_service.batch.gather import gather, plan_visit
+from penstock_service.batch.gather import gather
+from penstock_service.batch.visit import plan_visit
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import ResourceExhausted
 from penstock_service.core.segment import U32, ChunkSource, Lease, SourceChunks

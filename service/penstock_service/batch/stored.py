@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from penstock_service.batch.gather import gather, plan_visit
+from penstock_service.batch.gather import gather
+from penstock_service.batch.visit import plan_visit
 from penstock_service.core.chunk import ChunkInfo
 from penstock_service.core.dataset import DatasetVersion
 from penstock_service.core.errors import DataError, InvalidRequest

@@ -20,9 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from penstock_service.core.feed import U8, ordinary
+from penstock_service.deliver.far import map_far
 
 HEAD: Final = 4096  # bytes before slot 0; the first 16 are the nonce
 NONCE: Final = 16
@@ -113,7 +112,7 @@ class Slots:
         except OSError as error:
             raise NoSlots(f"{self._folder} cannot be written to: {error.strerror}") from error
         try:
-            self._map = self._mapped()
+            self._map, self._far = self._mapped()
         except BaseException:
             self.close()
             raise
@@ -187,7 +186,8 @@ class Slots:
         return HEAD + sum(self._backed)
 
     def view(self, index: int, size: int) -> U8:
-        return np.frombuffer(self._map, np.uint8, count=size, offset=self._start(index))
+        start = self._start(index)
+        return self._far[start : start + size]
 
     def close(self) -> None:
         """May be called twice. The memory goes when the last view of it does, at either end."""
@@ -202,7 +202,8 @@ class Slots:
     def _start(self, index: int) -> int:
         return HEAD + index * self.slot_bytes
 
-    def _mapped(self) -> mmap.mmap:
+    def _mapped(self) -> tuple[mmap.mmap, U8]:
+        """Twice: what is given back goes by Python's own, what is written by one that lies apart."""
         size = self._start(self.count)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -213,7 +214,10 @@ class Slots:
         info = os.statvfs(self._folder)
         if info.f_bavail * info.f_frsize < 2 * self.slot_bytes:
             raise NoSlots(_no_room(self._folder, 2 * self.slot_bytes))
-        return mmap.mmap(self._file, size)
+        try:
+            return mmap.mmap(self._file, size), map_far(self._file, size)
+        except OSError as error:
+            raise NoSlots(f"{size >> 20} MiB of {self._folder} cannot be mapped: {error.strerror}") from error
 
     def _make_room(self, index: int) -> None:
         """Fit a leased slot to what is wanted; where it must grow, free ones shrink, the one used longest ago first."""
