@@ -61,7 +61,7 @@ def state_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 shards = st.lists(st.lists(st.integers(1, 9), min_size=1, max_size=2), min_size=1, max_size=3)
 ranks = st.integers(0, 3)
-later = st.integers(0, 12)
+soon = st.integers(0, 12)
 sizes = st.integers(1, 5)
 
 
@@ -217,11 +217,11 @@ class Histories(RuleBasedStateMachine):
 
     # -- faults -------------------------------------------------------------------------------------------------
 
-    @rule(after=later, which=ranks, lose=st.integers(0, 8))
+    @rule(after=soon, which=ranks, lose=st.integers(0, 8))
     def cut(self, after: int, which: int, lose: int) -> None:
         self.at_call(after, which, lambda call: call.cut(lose))
 
-    @rule(after=later, which=ranks, message=st.integers(0, 8))
+    @rule(after=soon, which=ranks, message=st.integers(0, 8))
     def lose_a_message(self, after: int, which: int, message: int) -> None:
         def lose(call: Call) -> None:
             self.loop.run_for(0.01)  # the server goes on, nobody reads
@@ -229,7 +229,7 @@ class Histories(RuleBasedStateMachine):
 
         self.at_call(after, which, lose)
 
-    @rule(after=later, which=ranks, lose=st.integers(0, 100))
+    @rule(after=soon, which=ranks, lose=st.integers(0, 100))
     def break_the_socket(self, after: int, which: int, lose: int) -> None:
         """The payload socket alone; the gRPC stream beside it lives."""
         self.at_call(after, which, lambda call: call.break_socket(lose))
@@ -239,11 +239,11 @@ class Histories(RuleBasedStateMachine):
         """Or none any more: sessions that begin from now on meet it."""
         self.network.wall = wall
 
-    @rule(after=later, which=ranks, lose=st.integers(0, 3))
+    @rule(after=soon, which=ranks, lose=st.integers(0, 3))
     def half_open(self, after: int, which: int, lose: int) -> None:
         self.at_call(after, which, lambda call: call.half_open(lose))
 
-    @rule(after=later, down=st.sampled_from([0.0, 1.0, RECONNECT - 5, 3 * RECONNECT]), lose=st.integers(0, 8))
+    @rule(after=soon, down=st.sampled_from([0.0, 1.0, RECONNECT - 5, 3 * RECONNECT]), lose=st.integers(0, 8))
     def kill_the_server(self, after: int, down: float, lose: int) -> None:
         """Sessions, mixers and claims are lost; it is up again after `down` seconds."""
 
