@@ -46,6 +46,15 @@ def wait_for(found: Callable[[], Any], seconds: float = 60) -> None:
         time.sleep(0.05)
 
 
+def settled(read: Callable[[], float]) -> float:
+    """What it reads when what is still being done is done."""
+    before, now = -1.0, read()
+    while now != before:
+        time.sleep(1)
+        before, now = now, read()
+    return now
+
+
 @dataclass
 class Leaking:
     """A server whose one worker holds as much memory as the test says."""
@@ -107,7 +116,7 @@ def test_each_rung_takes_effect_and_the_stop_loses_no_row(leak: Leaking, caplog:
 
         got += leak.until(Rung.NO_SEGMENTS_AHEAD, trainer)
         wait_for(lambda: memory(server)["stages"]["pools"] == 0)
-        built = server.metric("penstock_segments_built_total")
+        built = settled(lambda: server.metric("penstock_segments_built_total"))
         mixed.get_batch()
         assert server.metric("penstock_segments_built_total") <= built + 1
 
